@@ -1,0 +1,100 @@
+//! What was meant: the options after every check, with the impossible combinations gone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use kube::core::{Selector, SelectorExt};
+
+use crate::object::Kind;
+pub use crate::store::Modes;
+
+/// Everything that configbump was asked to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub dir: PathBuf,
+    pub selection: Selection,
+    pub source: SourceConfig,
+    pub layout: Layout,
+    /// The annotation that names a sub-folder of `dir` for its object.
+    pub folder_annotation: Option<String>,
+    pub modes: Modes,
+    pub prune: Prune,
+    /// Whether to end after the first sync.
+    pub once: bool,
+}
+
+/// Which objects are followed: those of the kinds and namespaces that the labels select or the names name.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Never empty, in the order of the enumeration, each once.
+    pub kinds: Vec<Kind>,
+    pub namespaces: Namespaces,
+    /// Absent only if there are names.
+    pub labels: Option<Labels>,
+    /// Objects followed whatever their labels are; each once.
+    pub names: Vec<String>,
+}
+
+impl Selection {
+    /// Whether an object of this name with these labels is selected; its kind and namespace are not looked at.
+    #[must_use]
+    pub fn selects(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.names.iter().any(|wanted| wanted == name)
+            || self.labels.as_ref().is_some_and(|wanted| wanted.selector.matches(labels))
+    }
+}
+
+/// A label selector, as typed (a server evaluates that) and as parsed (manifests are matched against this).
+#[derive(Clone, Debug)]
+pub struct Labels {
+    pub text: String,
+    pub selector: Selector,
+}
+
+/// The namespaces that are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// None was named: that of the credentials in a cluster, every one in manifests.
+    Unset,
+    /// Never empty, each once.
+    Named(Vec<String>),
+    All,
+}
+
+/// Where the objects come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    Cluster(ClusterConfig),
+    /// Files and folders of manifests, never empty.
+    Manifests(Vec<PathBuf>),
+}
+
+/// How to reach the API server.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    pub kubeconfig: Option<PathBuf>,
+    pub context: Option<String>,
+    pub tls_verify: bool,
+}
+
+/// Where below the directory a key's file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `key`.
+    Flat,
+    /// `namespace_<namespace>.<configmap|secret>_<name>.<key>`, the unique file names of k8s-sidecar.
+    Unique,
+    /// `<namespace>/<name>/<key>`.
+    Tree,
+}
+
+/// Which files that no selected object asks for are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// Those that configbump wrote.
+    Owned,
+    /// Every file, as the Go configbump does.
+    All,
+    /// None.
+    Never,
+}

@@ -1,0 +1,5 @@
+pub mod config;
+pub mod content;
+pub mod object;
+pub mod source;
+pub mod store;

@@ -1,0 +1,5 @@
+//! The only writer below the directory.
+
+mod spool;
+
+pub use spool::{ContentWriter, Modes, Spool, Spooled};

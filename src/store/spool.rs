@@ -1,0 +1,162 @@
+//! Values on their way from a source to their file: hashed as they come, small ones in memory, large ones in a
+//! temporary file that a rename can publish.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::content::{Body, Content, Digest};
+use crate::object::Kind;
+
+/// A value up to this many bytes stays in memory until it is placed: a relist of unchanged small values writes nothing.
+const MEMORY_BYTES_MAX: usize = 4096;
+
+/// The prefix of every temporary file's name in the store's own folder.
+pub(super) const TEMPORARY_PREFIX: &str = "tmp-";
+
+/// The permissions of the files, by kind, set while a file is still empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    pub config_map: u32,
+    pub secret: u32,
+}
+
+impl Modes {
+    pub(super) fn of(self, kind: Kind) -> Mode {
+        Mode::from_raw_mode(match kind {
+            Kind::ConfigMap => self.config_map,
+            Kind::Secret => self.secret,
+        })
+    }
+}
+
+/// Takes in values. Cheap to clone; every source task has its own.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: Arc<OwnedFd>,
+    modes: Modes,
+    next: Arc<AtomicU64>,
+}
+
+impl Spool {
+    pub(super) fn new(folder: Arc<OwnedFd>, modes: Modes) -> Self {
+        Self { folder, modes, next: Arc::default() }
+    }
+
+    /// Begins a value of an object of this kind, which decides the permissions of its file.
+    #[must_use]
+    pub fn begin(&self, kind: Kind) -> ContentWriter {
+        ContentWriter {
+            spool: self.clone(),
+            mode: self.modes.of(kind),
+            hash: Sha256::new(),
+            len_bytes: 0,
+            state: State::Memory(Vec::new()),
+        }
+    }
+
+    /// A content that is whole already.
+    #[must_use]
+    pub fn content(&self, kind: Kind, bytes: &[u8]) -> Content {
+        let mut writer = self.begin(kind);
+        writer.append(bytes);
+        writer.finish()
+    }
+
+    /// An empty temporary file with its final permissions.
+    pub(super) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
+        let name = format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&*self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
+        let spooled = Spooled { folder: Arc::clone(&self.folder), name: Some(name) };
+        // The umask has no say: the mode is an option, and nothing has been written yet.
+        rustix::fs::fchmod(&file, mode)?;
+        Ok((spooled, file.into()))
+    }
+}
+
+/// A temporary file that is removed when it is dropped, unless it was published.
+#[derive(Debug)]
+pub struct Spooled {
+    folder: Arc<OwnedFd>,
+    name: Option<String>,
+}
+
+impl Spooled {
+    /// Moves the file to `name` in `folder`, over whatever file is there.
+    pub(super) fn publish(mut self, folder: impl AsFd, name: &str) -> io::Result<()> {
+        if let Some(temporary) = &self.name {
+            rustix::fs::renameat(&*self.folder, temporary, folder, name)?;
+        }
+        self.name = None;
+        Ok(())
+    }
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name
+            && let Err(error) = rustix::fs::unlinkat(&*self.folder, name, AtFlags::empty())
+        {
+            tracing::warn!("cannot remove the temporary file {name}: {error}; the next start removes it");
+        }
+    }
+}
+
+/// Takes the bytes of one value. It never fails: when the disk does, the digest goes on, and the content says so.
+pub struct ContentWriter {
+    spool: Spool,
+    mode: Mode,
+    hash: Sha256,
+    len_bytes: u64,
+    state: State,
+}
+
+enum State {
+    Memory(Vec<u8>),
+    File(Spooled, File),
+    Lost(io::Error),
+}
+
+impl ContentWriter {
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.len_bytes += bytes.len() as u64;
+        if let Err(error) = self.keep(bytes) {
+            self.state = State::Lost(error);
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.state {
+            State::Memory(memory) if memory.len() + bytes.len() <= MEMORY_BYTES_MAX => memory.extend_from_slice(bytes),
+            State::Memory(memory) => {
+                let (spooled, mut file) = self.spool.create(self.mode)?;
+                file.write_all(memory)?;
+                file.write_all(bytes)?;
+                self.state = State::File(spooled, file);
+            }
+            State::File(_, file) => file.write_all(bytes)?,
+            State::Lost(_) => {}
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn finish(self) -> Content {
+        Content {
+            digest: Digest(self.hash.finalize().into()),
+            len_bytes: self.len_bytes,
+            body: match self.state {
+                State::Memory(memory) => Body::Memory(memory.into()),
+                State::File(spooled, _) => Body::Spooled(spooled),
+                State::Lost(error) => Body::Lost(error),
+            },
+        }
+    }
+}
