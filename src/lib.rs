@@ -1,3 +1,4 @@
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod object;
@@ -5,3 +6,4 @@ pub mod path;
 pub mod plan;
 pub mod source;
 pub mod store;
+pub mod telemetry;
