@@ -9,6 +9,7 @@ mod report;
 mod session;
 mod wire;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,9 +43,11 @@ const STATUS_BYTES_MAX: usize = 16 * 1024;
 /// How many objects of a page may wait to be passed on.
 const OBJECTS_WAITING_MAX: usize = 2;
 
-/// The followers of a cluster, ready to run.
+/// A cluster that was found, and what to follow in it.
 pub struct Cluster {
-    followers: Vec<Follower>,
+    session: Session,
+    targets: Vec<Target>,
+    folder_annotation: Option<String>,
 }
 
 /// The pipeline has ended: nobody takes events any more.
@@ -81,12 +84,12 @@ impl Cluster {
     /// Finds the server and lays out what to follow; asks nothing yet.
     ///
     /// # Errors
-    /// When there is no cluster, or no usable credentials.
-    pub async fn new(
+    ///
+    /// [`SessionError`] when there is no cluster, or no usable credentials.
+    pub async fn find(
         config: &ClusterConfig,
         selection: &Selection,
-        folder_annotation: Option<&str>,
-        spool: &Spool,
+        folder_annotation: Option<String>,
     ) -> Result<Self, SessionError> {
         let (session, own_namespace) = Session::open(config).await?;
         let namespaces = match &selection.namespaces {
@@ -100,40 +103,37 @@ impl Cluster {
             .map(|labels| Selector::Labels(labels.text.clone()))
             .chain(selection.names.iter().cloned().map(Selector::Name))
             .collect();
-        let mut followers = Vec::new();
+        let mut targets = Vec::new();
         for kind in &selection.kinds {
             for namespace in &namespaces {
                 for selector in &selectors {
-                    let wanted = Wanted {
-                        kind: *kind,
-                        folder_annotation: folder_annotation.map(str::to_owned),
-                        spool: spool.clone(),
-                    };
-                    let target = Target { namespace: namespace.clone(), selector: selector.clone() };
-                    followers.push(Follower {
-                        scope: followers.len(),
-                        report: Report::new(target.describe(*kind)),
-                        target,
-                        wanted: Arc::new(wanted),
-                        session: session.clone(),
-                        follow: Follow::new(),
-                    });
+                    targets.push(Target { kind: *kind, namespace: namespace.clone(), selector: selector.clone() });
                 }
             }
         }
-        Ok(Self { followers })
+        Ok(Self { session, targets, folder_annotation })
     }
 
-    /// What is followed, in the order of the scopes.
+    /// What is followed: a scope for each kind, namespace and selector.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
-        self.followers.iter().map(|follower| follower.target.scope(follower.wanted.kind)).collect()
+        self.targets.iter().map(Target::scope).collect()
     }
 
-    /// Follows every scope, each by a task of its own, until the receiver of the events is gone. A permit of `resync` makes
-    /// the scope at its place list everything again.
-    pub fn run(self, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
-        for (follower, resync) in self.followers.into_iter().zip(resync) {
+    /// Follows every scope, each by a task of its own, until the receiver of the events is gone. A permit of the `resync` at
+    /// a scope's place makes it list everything again.
+    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
+        for (scope, (target, resync)) in self.targets.into_iter().zip(resync).enumerate() {
+            let wanted =
+                Wanted { kind: target.kind, folder_annotation: self.folder_annotation.clone(), spool: spool.clone() };
+            let follower = Follower {
+                scope,
+                report: Report::new(target.to_string()),
+                target,
+                wanted: Arc::new(wanted),
+                session: self.session.clone(),
+                follow: Follow::new(),
+            };
             tokio::spawn(follower.run(events.clone(), Arc::clone(resync)));
         }
     }
@@ -146,35 +146,24 @@ enum Selector {
     Name(String),
 }
 
-/// What of a kind is followed.
+/// What a follower asks for.
 struct Target {
+    kind: Kind,
     namespace: Option<String>,
     selector: Selector,
 }
 
 impl Target {
-    fn scope(&self, kind: Kind) -> Scope {
+    fn scope(&self) -> Scope {
         let name = match &self.selector {
             Selector::Labels(_) => None,
             Selector::Name(name) => Some(name.clone()),
         };
-        Scope { kind: Some(kind), namespace: self.namespace.clone(), name }
-    }
-
-    /// The resource and the namespace, as messages name them.
-    fn describe(&self, kind: Kind) -> String {
-        let named = match &self.selector {
-            Selector::Labels(_) => String::new(),
-            Selector::Name(name) => format!(" named {name}"),
-        };
-        match &self.namespace {
-            Some(namespace) => format!("{}{named} in namespace {namespace}", kind.resource()),
-            None => format!("{}{named} in all namespaces", kind.resource()),
-        }
+        Scope { kind: Some(self.kind), namespace: self.namespace.clone(), name }
     }
 
     /// The path and query that ask for it.
-    fn path(&self, kind: Kind, ask: &Ask, watch_s: u64) -> String {
+    fn path(&self, ask: &Ask, watch_s: u64) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         match &self.selector {
             Selector::Labels(text) => query.append_pair("labelSelector", text),
@@ -200,10 +189,24 @@ impl Target {
             query.append_pair("allowWatchBookmarks", "true");
             query.append_pair("timeoutSeconds", &watch_s.to_string());
         }
-        let (resource, query) = (kind.resource(), query.finish());
+        let (resource, query) = (self.kind.resource(), query.finish());
         match &self.namespace {
             Some(namespace) => format!("/api/v1/namespaces/{namespace}/{resource}?{query}"),
             None => format!("/api/v1/{resource}?{query}"),
+        }
+    }
+}
+
+/// The resource and the namespace, as messages name them.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.resource())?;
+        if let Selector::Name(name) = &self.selector {
+            write!(f, " named {name}")?;
+        }
+        match &self.namespace {
+            Some(namespace) => write!(f, " in namespace {namespace}"),
+            None => f.write_str(" in all namespaces"),
         }
     }
 }
@@ -246,7 +249,7 @@ impl Follower {
     /// Asks once, and takes in the answer to its end.
     async fn turn(&mut self, watch_s: u64, events: &mpsc::Sender<Event>, resync: &Notify) -> Result<Turn, Stop> {
         let ask = self.follow.ask().clone();
-        let path = self.target.path(self.wanted.kind, &ask, watch_s);
+        let path = self.target.path(&ask, watch_s);
         let body = tokio::select! {
             body = self.open(&path) => body?,
             () = events.closed() => return Err(Stop::Closed),
