@@ -143,7 +143,7 @@ impl Plan {
             What::Delete(key) => {
                 if let Some(held) = self.objects.get_mut(&key) {
                     held.holders.retain(|(holder, _)| *holder != scope);
-                    self.forget_if_unheld(&key, &mut step);
+                    self.forget_if_unheld(scope, &key, &mut step);
                 }
             }
             What::ListDone => self.list_done(scope, &mut step),
@@ -197,12 +197,15 @@ impl Plan {
         let mut unheld: Vec<_> =
             self.objects.iter().filter(|(_, held)| held.holders.is_empty()).map(|(key, _)| Arc::clone(key)).collect();
         unheld.sort_unstable();
-        unheld.iter().for_each(|key| self.forget_if_unheld(key, step));
+        unheld.iter().for_each(|key| self.forget_if_unheld(scope, key, step));
     }
 
-    /// Removes what an object claims once no scope holds it and every scope that could still report it has completed a list.
-    fn forget_if_unheld(&mut self, key: &ObjectKey, step: &mut Step) {
-        let awaited = || self.scopes.iter().any(|listing| !listing.synced && listing.scope.covers(key));
+    /// Removes what an object claims once no scope holds it and every scope that could still report it, `from` having
+    /// spoken, has completed a list.
+    fn forget_if_unheld(&mut self, from: ScopeId, key: &ObjectKey, step: &mut Step) {
+        let could_report =
+            |(id, listing): (ScopeId, &Listing)| id != from && !listing.synced && listing.scope.covers(key);
+        let awaited = || self.scopes.iter().enumerate().any(could_report);
         if self.objects.get(key).is_none_or(|held| !held.holders.is_empty()) || awaited() {
             return;
         }
