@@ -195,12 +195,25 @@ fn a_refused_folder_leaves_the_objects_files_and_is_told_once_a_version() {
     plan.apply(object("x", 1, &["a"]));
     let refused =
         || Object { folder: Some("../out".into()), resource_version: Some("7".into()), ..object("x", 1, &["a", "b"]) };
-    let mut told = |plan: &mut Fixture| {
+    let told = |plan: &mut Fixture| {
         let step = plan.0.step(Event { scope: 0, what: What::Apply(refused()) });
         (step.changes.len(), step.notices.len())
     };
     assert_eq!(told(&mut plan), (0, 1));
     assert_eq!(told(&mut plan), (0, 0));
+}
+
+#[test]
+fn what_an_earlier_run_left_of_a_refused_object_stays_unless_an_older_one_claims_it()
+-> Result<(), crate::path::PathError> {
+    let mut plan = Fixture::new(1);
+    plan.0.restore(RelPath::parse("a")?, &key("refused"));
+    plan.0.restore(RelPath::parse("b")?, &key("refused"));
+    plan.apply(object("older", 1, &["b"]));
+    let refused = Object { folder: Some("..".into()), ..object("refused", 2, &["a", "b"]) };
+    assert_eq!(plan.apply(refused), ["demote b of refused to 1", "promote 2 of older to b"]);
+    assert_eq!(plan.step(0, What::ListDone), [""; 0]);
+    Ok(())
 }
 
 #[test]
