@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::object::{Kind, Object, ObjectKey};
 
+pub mod manifests;
 pub mod selector;
 
 /// What a source follows on its own, with its own list and its own completion: one kind in one namespace, say.
