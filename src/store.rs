@@ -357,7 +357,9 @@ impl Foreign<'_> {
                     let below = disk::open_folder(folder, text)?;
                     self.remove(below.as_fd(), &format!("{path}/"), depth + 1, removed)?;
                 }
-                (FileType::Directory, _) => tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8"),
+                (FileType::Directory, _) => {
+                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8")
+                }
                 (_, Some(_)) if self.record.owns(&path) => {}
                 _ => {
                     disk::unlink(folder, &*name)?;

@@ -133,7 +133,9 @@ mod tests {
         ] {
             assert_eq!(folder(annotation), Ok(expected.to_owned()), "{annotation:?}");
         }
-        for annotation in ["..", "../x", "a/../../x", "/", "/etc", "/srv/config", "/srv/conf/../x", "a//b", ".configbump", "a\nb"] {
+        for annotation in
+            ["..", "../x", "a/../../x", "/", "/etc", "/srv/config", "/srv/conf/../x", "a//b", ".configbump", "a\nb"]
+        {
             assert!(folder(Some(annotation)).is_err(), "{annotation:?}");
         }
     }

@@ -100,7 +100,9 @@ impl Record {
             }
             // A kill during an append leaves one line half-written, of a file that does not exist yet.
             if unreadable > 1 {
-                tracing::warn!("{unreadable} lines of the record cannot be read: the files that they stand for are left alone");
+                tracing::warn!(
+                    "{unreadable} lines of the record cannot be read: the files that they stand for are left alone"
+                );
             }
         }
         let log = known.write(&spool)?;
