@@ -4,6 +4,7 @@ pub mod content;
 pub mod object;
 pub mod path;
 pub mod plan;
+pub mod run;
 pub mod source;
 pub mod store;
 pub mod telemetry;

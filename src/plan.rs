@@ -41,6 +41,19 @@ pub enum Change {
     Remove { path: RelPath, owner: Arc<ObjectKey> },
 }
 
+impl Change {
+    /// The file that changes, and the object that it is, or was, for; nothing if it is about what is kept aside.
+    #[must_use]
+    pub fn file(&self) -> Option<(&RelPath, &Arc<ObjectKey>)> {
+        match self {
+            Self::Write { path, owner, .. } | Self::Promote { path, owner, .. } | Self::Remove { path, owner } => {
+                Some((path, owner))
+            }
+            Self::Park { .. } | Self::Demote { .. } | Self::Drop { .. } => None,
+        }
+    }
+}
+
 /// What somebody should know, though it changes nothing on disk.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notice {
