@@ -21,7 +21,7 @@ use crate::store::Spool;
 /// A source that was found and does nothing yet.
 pub enum Source {
     Cluster(Cluster),
-    Manifests(Manifests),
+    Manifests(Box<Manifests>),
 }
 
 /// Why there is no source.
@@ -57,7 +57,7 @@ impl Source {
                 Self::Cluster(Cluster::find(cluster, selection, folder_annotation).await?)
             }
             SourceConfig::Manifests(paths) => {
-                Self::Manifests(Manifests::find(paths.clone(), selection.clone(), folder_annotation)?)
+                Self::Manifests(Box::new(Manifests::find(paths.clone(), selection.clone(), folder_annotation)?))
             }
         })
     }

@@ -376,7 +376,7 @@ impl Foreign<'_> {
                     self.remove(below.as_fd(), &format!("{path}/"), depth + 1, removed)?;
                 }
                 (FileType::Directory, _) => {
-                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8")
+                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8");
                 }
                 (_, Some(_)) if self.record.owns(&path) => {}
                 _ => {

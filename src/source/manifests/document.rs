@@ -308,10 +308,10 @@ mod tests {
         /// Each object as `line kind namespace/name key=value …`.
         fn show(&self, text: &str) -> Vec<String> {
             let found = self.read(text).unwrap_or_else(|problem| panic!("{problem:?} in {text}"));
-            found.iter().map(|found| self.show_one(found)).collect()
+            found.iter().map(Self::show_one).collect()
         }
 
-        fn show_one(&self, Found { object, line }: &Found) -> String {
+        fn show_one(Found { object, line }: &Found) -> String {
             let mut shown = format!("{line} {}", object.key);
             for Entry { key, content } in &object.entries {
                 let bytes = match &content.body {
