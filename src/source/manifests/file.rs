@@ -22,6 +22,13 @@ pub struct Identity {
     changed: (i64, i64),
 }
 
+#[cfg(test)]
+impl Identity {
+    pub fn of_inode(inode: u64) -> Self {
+        Self { inode, ..Self::default() }
+    }
+}
+
 impl From<&Metadata> for Identity {
     fn from(metadata: &Metadata) -> Self {
         Self {

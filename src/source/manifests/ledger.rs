@@ -1,5 +1,8 @@
 //! What each file held when it was last read, and what follows from that for a list. No input and no output.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
