@@ -33,21 +33,18 @@ impl Fixture {
     /// Each object as `line kind namespace/name key=value …`.
     fn show(&self, text: &str) -> Vec<String> {
         let found = self.read(text).unwrap_or_else(|problem| panic!("{problem:?} in {text}"));
-        found.iter().map(|found| self.show_one(found)).collect()
+        found.iter().map(show).collect()
     }
+}
 
-    fn show_one(&self, Found { object, line }: &Found) -> String {
-        let mut shown = format!("{line} {}", object.key);
-        for Entry { key, content } in &object.entries {
-            let bytes = match &content.body {
-                Body::Memory(bytes) => bytes.to_vec(),
-                Body::Spooled(_) => format!("{} bytes", content.len_bytes).into_bytes(),
-                Body::Lost(error) => panic!("{error}"),
-            };
-            shown += &format!(" {key}={}", bytes.escape_ascii());
-        }
-        shown
-    }
+fn show(Found { object, line }: &Found) -> String {
+    let entry = |Entry { key, content }: &Entry| match &content.body {
+        Body::Memory(bytes) => format!(" {key}={}", bytes.escape_ascii()),
+        Body::Spooled(_) => format!(" {key}={} bytes", content.len_bytes),
+        Body::Lost(error) => panic!("{error}"),
+    };
+    let entries: String = object.entries.iter().map(entry).collect();
+    format!("{line} {}{entries}", object.key)
 }
 
 /// A document with a label that is selected.

@@ -10,7 +10,7 @@ use crate::object::{Kind, Object};
 enum State {
     /// A state of the file by number, and its objects by name.
     Good(u64, &'static str),
-    Broken(u64, &'static str),
+    Broken(u64),
     /// It can't be opened.
     Shut,
     /// It can't be read just now.
@@ -67,11 +67,11 @@ fn list(ledger: &mut Ledger, files: &[(&str, State)]) -> List {
         let at: Arc<Path> = Path::new(path).into();
         assert!(ledger.visit(0, &at));
         list.add(match state {
-            Good(number, _) | Broken(number, _) if ledger.is_unchanged(&at, Identity::of_inode(*number)) => {
+            Good(number, _) | Broken(number) if ledger.is_unchanged(&at, Identity::of_inode(*number)) => {
                 ledger.keep(&at)
             }
             Good(number, names) => ledger.read(&at, Identity::of_inode(*number), objects(path, *number, names)),
-            Broken(number, _) => ledger.failed(&at, Some(Identity::of_inode(*number)), problem()),
+            Broken(number) => ledger.failed(&at, Some(Identity::of_inode(*number)), problem()),
             Shut => ledger.failed(&at, None, problem()),
             Unsettled => ledger.keep(&at),
         });
@@ -100,15 +100,15 @@ fn what_changed_is_applied_and_the_rest_is_kept_until_it_is_forgotten() {
 fn a_broken_file_keeps_what_it_held_and_is_reported_once_a_state() {
     let mut ledger = ledger();
     list(&mut ledger, &[("f", Good(1, "ab"))]);
-    let broken = list(&mut ledger, &[("f", Broken(2, ""))]);
+    let broken = list(&mut ledger, &[("f", Broken(2))]);
     assert_eq!(broken.events, "=a =b");
     assert_eq!(broken.lines, ["f:7: it is broken; what it held before stays as it is"]);
     ledger.forget_all();
     for _ in 0..2 {
-        let again = list(&mut ledger, &[("f", Broken(2, ""))]);
+        let again = list(&mut ledger, &[("f", Broken(2))]);
         assert_eq!((again.events.as_str(), again.lines.len()), ("=a =b", 0));
     }
-    assert_eq!(list(&mut ledger, &[("f", Broken(3, ""))]).lines.len(), 1, "it changed, and is still broken");
+    assert_eq!(list(&mut ledger, &[("f", Broken(3))]).lines.len(), 1, "it changed, and is still broken");
     assert_eq!(list(&mut ledger, &[("f", Shut)]).lines.len(), 1);
     assert_eq!(list(&mut ledger, &[("f", Shut)]).lines.len(), 0);
     let mended = list(&mut ledger, &[("f", Good(4, "a"))]);
@@ -149,7 +149,7 @@ fn an_object_that_stands_twice_in_a_file_is_reported_once_and_the_file_is_not_re
 fn a_broken_file_keeps_its_objects_from_the_files_after_it() {
     let mut ledger = ledger();
     list(&mut ledger, &[("f", Good(1, "a")), ("g", Good(1, "a"))]);
-    assert_eq!(list(&mut ledger, &[("f", Broken(2, "")), ("g", Good(1, "a"))]).events, "=a");
+    assert_eq!(list(&mut ledger, &[("f", Broken(2)), ("g", Good(1, "a"))]).events, "=a");
     assert_eq!(list(&mut ledger, &[("g", Good(1, "a"))]).events, "+a@g1");
 }
 
@@ -181,15 +181,15 @@ fn a_root_that_is_out_of_reach_keeps_all_its_files() {
 #[test]
 fn no_list_is_complete_before_everything_was_read_once() {
     let mut ledger = ledger();
-    let first = list(&mut ledger, &[("f", Good(1, "a")), ("g", Broken(1, "")), ("h", Unsettled)]);
+    let first = list(&mut ledger, &[("f", Good(1, "a")), ("g", Broken(1)), ("h", Unsettled)]);
     assert!(!first.done);
     assert_eq!(first.lines, ["g:7: it is broken; until it can be read, nothing is removed"]);
-    assert!(!list(&mut ledger, &[("g", Broken(1, "")), ("h", Good(1, ""))]).done);
+    assert!(!list(&mut ledger, &[("g", Broken(1)), ("h", Good(1, ""))]).done);
     ledger.begin();
     let lost = ledger.root_failed(0, "it is out of reach");
     assert!(!ledger.end(), "{lost:?}");
     assert!(list(&mut ledger, &[("g", Good(2, "")), ("h", Good(1, ""))]).done);
-    let new = list(&mut ledger, &[("g", Good(2, "")), ("i", Broken(1, ""))]);
+    let new = list(&mut ledger, &[("g", Good(2, "")), ("i", Broken(1))]);
     assert!(new.done, "a file that came later held nothing before");
     assert_eq!(new.lines, ["i:7: it is broken"]);
 }
@@ -208,7 +208,7 @@ fn any_state() -> impl Strategy<Value = State> {
     let names = || prop::sample::select(vec!["", "a", "b", "ab", "bc", "cab", "aa"]);
     prop_oneof![
         4 => (1..4_u64, names()).prop_map(|(number, names)| Good(number, names)),
-        1 => (4..6_u64).prop_map(|number| Broken(number, "")),
+        1 => (4..6_u64).prop_map(Broken),
         1 => Just(Shut),
         1 => Just(Unsettled),
     ]
