@@ -197,7 +197,7 @@ impl Ledger {
         if held.reported.take().is_some() {
             step.notes.push(format!("{}: can be read again", path.display()));
         }
-        let before = held.objects.replace(Vec::new()).unwrap_or_default();
+        let before = held.objects.take().unwrap_or_default();
         held.identity = Some(identity);
         let objects = held.objects.insert(Vec::new());
         for Found { object, line } in found {
