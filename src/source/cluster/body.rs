@@ -221,9 +221,8 @@ mod tests {
     async fn a_line_that_is_cut_is_no_line() {
         for len in [1, 2 * SHORT_BYTES_MAX] {
             let text = "x".repeat(len);
-            let json = |from: &mut dyn Read| match all(from)?.ends_with('\n') {
-                true => Ok(()),
-                false => Err(io::Error::other("cut").into()),
+            let json = |from: &mut dyn Read| {
+                if all(from)?.ends_with('\n') { Ok(()) } else { Err(io::Error::other("cut").into()) }
             };
             assert!(documents(&text, 1000, false).line(json).await.is_err(), "{len}");
         }
