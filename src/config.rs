@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use kube::core::{Selector, SelectorExt};
 
 use crate::object::Kind;
 pub use crate::store::Modes;
+use crate::telemetry::{Format, Level};
 
 /// Everything that configbump was asked to do.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Config {
     pub prune: Prune,
     /// Whether to end after the first sync.
     pub once: bool,
+    pub log_format: Format,
+    pub log_level: Level,
 }
 
 /// Which objects are followed: those of the kinds and namespaces that the labels select or the names name.
@@ -78,23 +82,23 @@ pub struct ClusterConfig {
 }
 
 /// Where below the directory a key's file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Layout {
-    /// `key`.
+    /// `KEY`
     Flat,
-    /// `namespace_<namespace>.<configmap|secret>_<name>.<key>`, the unique file names of k8s-sidecar.
+    /// `namespace_NAMESPACE.configmap_NAME.KEY` or `….secret_NAME.KEY`, the unique file names of k8s-sidecar
     Unique,
-    /// `<namespace>/<name>/<key>`.
+    /// `NAMESPACE/NAME/KEY`
     Tree,
 }
 
 /// Which files that no selected object asks for are removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Prune {
-    /// Those that configbump wrote.
+    /// Those that configbump wrote
     Owned,
-    /// Every file, as the Go configbump does.
+    /// Every file, as the Go configbump does
     All,
-    /// None.
+    /// None
     Never,
 }

@@ -1,5 +1,10 @@
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod object;
+pub mod path;
+pub mod plan;
+pub mod run;
 pub mod source;
 pub mod store;
+pub mod telemetry;

@@ -1,1 +1,49 @@
-fn main() {}
+//! The `configbump` executable: reads the options, runs, and turns the outcome into an exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use configbump::cli::{self, Asked};
+use configbump::config::Config;
+use configbump::run::{RunError, run};
+use configbump::telemetry;
+
+/// How many threads may read long answers of the server at a time; there is none while all is short.
+const READER_THREADS_MAX: usize = 8;
+
+/// Wrong usage, as for other commands.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(Asked::Run(config)) => match start(*config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, if error.is_usage() { USAGE } else { 1 }),
+        },
+        Ok(Asked::Print(text)) => match write!(std::io::stdout(), "{text}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, 1),
+        },
+        Err(error) => complain(&error, USAGE),
+    }
+}
+
+fn start(config: Config) -> Result<(), RunError> {
+    telemetry::init(config.log_format, config.log_level);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(READER_THREADS_MAX)
+        .build()
+        .map_err(RunError::Runtime)?;
+    let outcome = runtime.block_on(run(config));
+    // A reader that waits for the server must not delay the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The one line that is not in the log's form: it is for whoever typed the command.
+fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    // Nobody is left to tell if stderr is gone.
+    let _ = writeln!(std::io::stderr(), "configbump: {error}");
+    ExitCode::from(code)
+}

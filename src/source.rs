@@ -3,11 +3,72 @@
 //! Only this module knows Kubernetes. A source reads one object at a time and hands its values to the store's
 //! [`Spool`](crate::store::Spool) while it reads them.
 
+pub mod cluster;
+pub mod selector;
+
 use std::sync::Arc;
 
-use crate::object::{Kind, Object, ObjectKey};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc};
 
-pub mod selector;
+use self::cluster::{Cluster, SessionError};
+use crate::config::{Config, SourceConfig};
+use crate::object::{Kind, Object, ObjectKey};
+use crate::store::Spool;
+
+/// A source that was found and does nothing yet.
+pub enum Source {
+    Cluster(Cluster),
+}
+
+/// Why there is no source.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Cluster(#[from] SessionError),
+}
+
+impl SourceError {
+    /// Whether an option is wrong, rather than the world.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Cluster(error) => error.is_usage(),
+        }
+    }
+}
+
+impl Source {
+    /// Finds what the options name.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if it is not there or cannot be used.
+    pub async fn find(config: &Config) -> Result<Self, SourceError> {
+        match &config.source {
+            SourceConfig::Cluster(cluster) => {
+                Ok(Self::Cluster(Cluster::find(cluster, &config.selection, config.folder_annotation.clone()).await?))
+            }
+            SourceConfig::Manifests(_) => todo!(),
+        }
+    }
+
+    /// What it follows, each with lists of its own.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Scope> {
+        match self {
+            Self::Cluster(cluster) => cluster.scopes(),
+        }
+    }
+
+    /// Reports from here on, by tasks of its own, until the receiver of the events is gone. A permit of the `resync` at a
+    /// scope's place makes it report everything of that scope again.
+    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
+        match self {
+            Self::Cluster(cluster) => cluster.run(spool, events, resync),
+        }
+    }
+}
 
 /// What a source follows on its own, with its own list and its own completion: one kind in one namespace, say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,421 @@
 //! The only writer below the directory.
+//!
+//! A file changes in five steps, and a kill between any two leaves the old file or the new one, whole:
+//!
+//! 1. If the bytes are there already, nothing is written.
+//! 2. The bytes are in a temporary file in the store's own folder, with their final permissions.
+//! 3. The folders on the way are made, each recorded before.
+//! 4. The file is recorded as configbump's.
+//! 5. The temporary file is renamed over the file.
+//!
+//! A file is removed first and struck from the record then, so that a kill in between only leaves a line too many. Nothing
+//! is synced to the medium: after a power failure the next start compares every file by its content.
 
+mod disk;
+mod record;
 mod spool;
+#[cfg(test)]
+mod tests;
 
-pub use spool::{ContentWriter, Modes, Spool, Spooled};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use thiserror::Error;
+
+pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
+
+use self::disk::Place;
+use self::record::Record;
+use self::spool::TEMPORARY_PREFIX;
+use crate::config::Prune;
+use crate::content::{Body, Content, Digest};
+use crate::object::{Kind, ObjectKey};
+use crate::path::{OWN_FOLDER, RelPath};
+use crate::plan::{Change, ClaimId};
+
+/// The prefix of the names, in the store's own folder, of contents kept aside.
+const PARKED_PREFIX: &str = "parked-";
+
+/// How deep `--prune all` descends: more than any path that an object can ask for.
+const DEPTH_MAX: usize = 64;
+
+/// The directory, its record, and the permissions of what comes.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    root: OwnedFd,
+    /// `DIR/.configbump`, locked as long as it is open.
+    own: Arc<OwnedFd>,
+    spool: Spool,
+    record: Record,
+    modes: Modes,
+    prune: Prune,
+}
+
+/// What a change did to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The file did not have these bytes, and has them now.
+    Written,
+    /// The file is gone.
+    Removed,
+    /// No file changed.
+    Nothing,
+}
+
+/// Why the directory cannot be used at all.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("cannot make {}: {error}; name a directory that can be made or written", dir.display())]
+    Make { dir: PathBuf, error: io::Error },
+    #[error("{} is not a directory; name a directory", dir.display())]
+    NotADirectory { dir: PathBuf },
+    #[error("cannot write in {}: {error}; run as its owner, or mount it writable", dir.display())]
+    Write { dir: PathBuf, error: io::Error },
+    #[error("{} is kept by another configbump; end that one, or name another directory", dir.display())]
+    Locked { dir: PathBuf },
+}
+
+/// A change that did not happen. The file is as it was before.
+#[derive(Debug, Error)]
+#[error("cannot {verb} {}: {error}", path.display())]
+pub struct ChangeError {
+    verb: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl Store {
+    /// Opens the directory, makes it if it is missing, and clears away what a killed run left half-done.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, or when another configbump has it.
+    pub fn open(dir: &Path, modes: Modes, prune: Prune) -> Result<Self, OpenError> {
+        let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
+        let root = open_root(dir)?;
+        disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
+        let own = Arc::new(disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?);
+        lock(&own, dir)?;
+        let spool = Spool::new(Arc::clone(&own), modes);
+        clear_leftovers(own.as_fd()).map_err(in_dir)?;
+        let record = Record::open(spool.clone()).map_err(in_dir)?;
+        Ok(Self { dir: dir.to_owned(), root, own, spool, record, modes, prune })
+    }
+
+    /// What sources put values in.
+    #[must_use]
+    pub fn spool(&self) -> Spool {
+        self.spool.clone()
+    }
+
+    /// Every file that configbump wrote and has not removed, and the object that it was written for.
+    pub fn owned(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>)> {
+        self.record.owned()
+    }
+
+    /// Takes one step of a plan. The value's bytes are gone afterwards, whatever the outcome.
+    ///
+    /// # Errors
+    /// When the disk does not let it; no file is half-written then, and the record covers what may be there.
+    pub fn apply(&mut self, change: Change) -> Result<Effect, ChangeError> {
+        let error = |verb, path: &RelPath| {
+            let path = self.dir.join(path.as_str());
+            move |error| ChangeError { verb, path, error }
+        };
+        let parked_error = |verb, claim| {
+            let path = self.dir.join(OWN_FOLDER).join(parked_name(claim));
+            move |error| ChangeError { verb, path, error }
+        };
+        match change {
+            Change::Write { path, owner, content } => {
+                let error = error("write", &path);
+                self.write(&path, &owner, content).map_err(error)
+            }
+            Change::Promote { path, owner, claim, digest } => {
+                let error = error("write", &path);
+                self.promote(&path, &owner, claim, digest).map_err(error)
+            }
+            Change::Remove { path, .. } => {
+                let error = error("remove", &path);
+                self.remove(&path).map_err(error)
+            }
+            Change::Demote { path, owner, claim } => {
+                let error = error("keep a copy of", &path);
+                self.demote(&path, owner.kind, claim).map_err(error)
+            }
+            Change::Park { claim, owner, content } => {
+                let error = parked_error("write", claim);
+                self.park(claim, owner.kind, content).map_err(error)
+            }
+            Change::Drop { claim } => {
+                let error = parked_error("remove", claim);
+                disk::unlink(self.own.as_fd(), parked_name(claim).as_str()).map_err(error)?;
+                Ok(Effect::Nothing)
+            }
+        }
+    }
+
+    /// The steps of the module's description, by their numbers.
+    fn write(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, content: Content) -> io::Result<Effect> {
+        // 1.
+        let present = self.present(path)?;
+        if let Some(mut file) = present
+            && file.metadata()?.len() == content.len_bytes
+            && disk::digest(&mut file)? == content.digest
+        {
+            self.record.own(path, owner)?;
+            return Ok(Effect::Nothing);
+        }
+        // 2.
+        let temporary = self.temporary(owner.kind, content.body)?;
+        self.put_in_place(path, owner, |place| temporary.publish(place.folder(), place.name))
+    }
+
+    /// Steps 3 to 5, for a temporary file or one that was kept aside.
+    fn put_in_place(
+        &mut self,
+        path: &RelPath,
+        owner: &Arc<ObjectKey>,
+        publish: impl FnOnce(&Place<'_>) -> io::Result<()>,
+    ) -> io::Result<Effect> {
+        // 3.
+        self.make_folders(path)?;
+        let place = Place::open(self.root.as_fd(), path)?;
+        if !self.record.owns(path.as_str()) && disk::open_file(place.folder(), place.name)?.is_some() {
+            tracing::warn!("{path} was not written by configbump and is replaced, for {owner} claims it");
+        }
+        // 4.
+        self.record.own(path, owner)?;
+        // 5.
+        publish(&place)?;
+        Ok(Effect::Written)
+    }
+
+    /// The regular file at a path, if there is one.
+    fn present(&self, path: &RelPath) -> io::Result<Option<File>> {
+        match Place::open(self.root.as_fd(), path) {
+            Ok(place) => disk::open_file(place.folder(), place.name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn temporary(&self, kind: Kind, body: Body) -> io::Result<Spooled> {
+        match body {
+            Body::Spooled(temporary) => Ok(temporary),
+            Body::Memory(bytes) => {
+                let (temporary, mut file) = self.spool.create(self.modes.of(kind))?;
+                disk::crash::point()?;
+                file.write_all(&bytes)?;
+                Ok(temporary)
+            }
+            Body::Lost(error) => Err(error),
+        }
+    }
+
+    fn make_folders(&mut self, path: &RelPath) -> io::Result<()> {
+        let mut parent: Option<OwnedFd> = None;
+        for folder in path.ancestors() {
+            let name = folder.rsplit_once('/').map_or(folder, |(_, name)| name);
+            let above = parent.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
+            let opened = match disk::open_folder(above, name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.record.made(folder)?;
+                    disk::make_folder(above, name)?;
+                    disk::open_folder(above, name)?
+                }
+                opened => opened?,
+            };
+            parent = Some(opened);
+        }
+        Ok(())
+    }
+
+    fn park(&self, claim: ClaimId, kind: Kind, content: Content) -> io::Result<Effect> {
+        self.temporary(kind, content.body)?.publish(self.own.as_fd(), &parked_name(claim))?;
+        Ok(Effect::Nothing)
+    }
+
+    /// Copies the file aside, rather than moving it: there is no moment without it.
+    fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId) -> io::Result<Effect> {
+        let Some(mut file) = self.present(path)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let (temporary, mut copy) = self.spool.create(self.modes.of(kind))?;
+        disk::crash::point()?;
+        io::copy(&mut file, &mut copy)?;
+        temporary.publish(self.own.as_fd(), &parked_name(claim))?;
+        Ok(Effect::Nothing)
+    }
+
+    fn promote(
+        &mut self,
+        path: &RelPath,
+        owner: &Arc<ObjectKey>,
+        claim: ClaimId,
+        digest: Option<Digest>,
+    ) -> io::Result<Effect> {
+        let name = parked_name(claim);
+        let Some(mut parked) = disk::open_file(self.own.as_fd(), &name)? else {
+            return Err(io::Error::other(format!("what was kept aside of {owner} is gone")));
+        };
+        let found = disk::digest(&mut parked)?;
+        if digest.is_some_and(|expected| expected != found) {
+            return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
+        }
+        let same = match self.present(path)? {
+            Some(mut file) => disk::digest(&mut file)? == found,
+            None => false,
+        };
+        let own = Arc::clone(&self.own);
+        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))?;
+        Ok(if same { Effect::Nothing } else { Effect::Written })
+    }
+
+    fn remove(&mut self, path: &RelPath) -> io::Result<Effect> {
+        if self.prune == Prune::Never {
+            self.record.disown(path)?;
+            return Ok(Effect::Nothing);
+        }
+        let removed = match Place::open(self.root.as_fd(), path) {
+            Ok(place) => match disk::unlink(place.folder(), place.name) {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                    tracing::warn!("{path} is a folder that configbump did not make, and stays");
+                    false
+                }
+                removed => removed?,
+            },
+            // Its folder is gone, or something else stands there now: either way the file is not there.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
+            Err(error) => return Err(error),
+        };
+        self.record.disown(path)?;
+        self.remove_empty_folders(path)?;
+        Ok(if removed { Effect::Removed } else { Effect::Nothing })
+    }
+
+    /// Removes the folders above a removed file that configbump made and that are empty now, the lowest first.
+    fn remove_empty_folders(&mut self, path: &RelPath) -> io::Result<()> {
+        let above: Vec<&str> = path.ancestors().collect();
+        for folder in above.into_iter().rev() {
+            if !self.record.has_made(folder) {
+                break;
+            }
+            let Ok(folder_path) = RelPath::parse(folder) else { break };
+            let gone = match Place::open(self.root.as_fd(), &folder_path) {
+                Ok(place) => disk::remove_empty_folder(place.folder(), place.name)?,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+            if !gone {
+                break;
+            }
+            self.record.unmade(folder)?;
+        }
+        Ok(())
+    }
+
+    /// For `--prune all`: removes every file, sub-folders included, that is not configbump's. Gives the paths removed.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or a file not be removed.
+    pub fn remove_foreign(&mut self) -> Result<Vec<PathBuf>, ChangeError> {
+        let mut removed = Vec::new();
+        if self.prune == Prune::All {
+            let foreign = Foreign { record: &self.record };
+            foreign.remove(self.root.as_fd(), "", 0, &mut removed).map_err(|error| ChangeError {
+                verb: "remove foreign files from",
+                path: self.dir.clone(),
+                error,
+            })?;
+        }
+        Ok(removed)
+    }
+}
+
+/// The files that are not configbump's.
+struct Foreign<'a> {
+    record: &'a Record,
+}
+
+impl Foreign<'_> {
+    fn remove(&self, folder: BorrowedFd<'_>, prefix: &str, depth: usize, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+        let mut found = Vec::new();
+        disk::entries(folder, |name, file_type| {
+            found.push((name.to_owned(), file_type));
+            Ok(())
+        })?;
+        for (name, file_type) in found {
+            // A name that is no UTF-8 is nobody's that the record knows.
+            let text = name.to_str().ok();
+            let path = format!("{prefix}{}", name.to_string_lossy());
+            match (file_type, text) {
+                (FileType::Directory, Some(OWN_FOLDER)) if depth == 0 => {}
+                (FileType::Directory, Some(text)) if depth < DEPTH_MAX => {
+                    let below = disk::open_folder(folder, text)?;
+                    self.remove(below.as_fd(), &format!("{path}/"), depth + 1, removed)?;
+                }
+                (FileType::Directory, _) => {
+                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8")
+                }
+                (_, Some(_)) if self.record.owns(&path) => {}
+                _ => {
+                    disk::unlink(folder, &*name)?;
+                    removed.push(path.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parked_name(claim: ClaimId) -> String {
+    format!("{PARKED_PREFIX}{claim}")
+}
+
+fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(OpenError::NotADirectory { dir: dir.to_owned() });
+    }
+    std::fs::create_dir_all(dir).map_err(|error| OpenError::Make { dir: dir.to_owned(), error })?;
+    rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| OpenError::Write { dir: dir.to_owned(), error: error.into() })
+}
+
+/// Two of them would remove each other's files. A file system without locks has to do without.
+fn lock(own: &OwnedFd, dir: &Path) -> Result<(), OpenError> {
+    use rustix::io::Errno;
+    match rustix::fs::flock(own, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(error) => {
+            tracing::debug!("{} cannot be locked: {error}", dir.display());
+            Ok(())
+        }
+    }
+}
+
+fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
+    let mut leftovers = Vec::new();
+    disk::entries(own, |name, _| {
+        if let Ok(name) = name.to_str()
+            && (name.starts_with(TEMPORARY_PREFIX) || name.starts_with(PARKED_PREFIX))
+        {
+            leftovers.push(name.to_owned());
+        }
+        Ok(())
+    })?;
+    leftovers.iter().try_for_each(|name| disk::unlink(own, name.as_str()).map(drop))
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Written => "wrote",
+            Self::Removed => "removed",
+            Self::Nothing => "left",
+        })
+    }
+}

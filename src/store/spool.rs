@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
+use super::disk;
 use crate::content::{Body, Content, Digest};
 use crate::object::Kind;
 
@@ -68,9 +69,15 @@ impl Spool {
         writer.finish()
     }
 
+    /// The folder of the temporary files.
+    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
     /// An empty temporary file with its final permissions.
     pub(super) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
         let name = format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed));
+        disk::crash::point()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&*self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
         let spooled = Spooled { folder: Arc::clone(&self.folder), name: Some(name) };
@@ -89,9 +96,9 @@ pub struct Spooled {
 
 impl Spooled {
     /// Moves the file to `name` in `folder`, over whatever file is there.
-    pub(super) fn publish(mut self, folder: impl AsFd, name: &str) -> io::Result<()> {
+    pub(super) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if let Some(temporary) = &self.name {
-            rustix::fs::renameat(&*self.folder, temporary, folder, name)?;
+            disk::rename(self.folder.as_fd(), temporary, folder, name)?;
         }
         self.name = None;
         Ok(())
@@ -101,7 +108,7 @@ impl Spooled {
 impl Drop for Spooled {
     fn drop(&mut self) {
         if let Some(name) = &self.name
-            && let Err(error) = rustix::fs::unlinkat(&*self.folder, name, AtFlags::empty())
+            && let Err(error) = disk::unlink(self.folder.as_fd(), name)
         {
             tracing::warn!("cannot remove the temporary file {name}: {error}; the next start removes it");
         }

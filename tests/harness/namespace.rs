@@ -8,22 +8,24 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, PostParams};
-use kube::core::ErrorResponse;
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 
 use super::cluster::ApiServer;
 use super::object::config_map;
 use super::wait::{PATIENCE, until};
 
-/// A kind that lives in namespaces.
-pub trait Item: Resource<DynamicType = (), Scope = NamespaceResourceScope> + ResourceExt + Item_ {}
-impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Item_> Item for K {}
+const AT_A_TIME: usize = 32;
 
-/// What `Api` wants of its objects besides.
-pub trait Item_: Clone + Debug + Serialize + DeserializeOwned {}
-impl<K: Clone + Debug + Serialize + DeserializeOwned> Item_ for K {}
+/// A kind that lives in namespaces.
+pub trait Item: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K> Item for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// A namespace that no other test knows.
 pub struct Namespace {
@@ -43,8 +45,25 @@ impl Namespace {
         Self { name, client }
     }
 
+    /// One that is there anyway, and shared by whoever uses it.
+    pub fn known(name: &str) -> Self {
+        Self { name: name.to_owned(), client: ApiServer::shared().admin() }
+    }
+
     pub async fn create<K: Item>(&self, object: &K) -> K {
         self.api().create(&PostParams::default(), object).await.expect("creation")
+    }
+
+    /// Many at a time, in no particular order.
+    pub async fn create_all<K: Item>(&self, objects: &[K]) {
+        for some in objects.chunks(AT_A_TIME) {
+            let mut creations = JoinSet::new();
+            for object in some.iter().cloned() {
+                let api = self.api();
+                creations.spawn(async move { api.create(&PostParams::default(), &object).await.expect("creation") });
+            }
+            creations.join_all().await;
+        }
     }
 
     pub async fn replace<K: Item>(&self, object: &K) -> K {
@@ -53,6 +72,18 @@ impl Namespace {
 
     pub async fn delete<K: Item>(&self, object: &K) {
         self.api::<K>().delete(&object.name_any(), &DeleteParams::default()).await.expect("deletion");
+    }
+
+    /// Many at a time, in no particular order.
+    pub async fn delete_all<K: Item>(&self, objects: &[K]) {
+        for some in objects.chunks(AT_A_TIME) {
+            let mut deletions = JoinSet::new();
+            for name in some.iter().map(ResourceExt::name_any) {
+                let api = self.api::<K>();
+                deletions.spawn(async move { api.delete(&name, &DeleteParams::default()).await.expect("deletion") });
+            }
+            deletions.join_all().await;
+        }
     }
 
     /// Waits until an object created now is younger than this one, by the server's clock, which counts seconds.

@@ -50,6 +50,10 @@ impl<'w> Launch<'w> {
         self.arg("--kubeconfig").arg(path)
     }
 
+    pub fn workspace(&self) -> &'w Workspace {
+        self.workspace
+    }
+
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
@@ -135,6 +139,11 @@ impl Sidecar<'_> {
     /// Waits until DIR holds no file.
     pub async fn holds_nothing(&self) {
         self.holds([] as [(&str, &str); 0]).await;
+    }
+
+    /// Whether there is a file of this path below DIR now.
+    pub fn has(&self, path: &str) -> bool {
+        self.workspace.path(path).is_file()
     }
 
     /// Waits until the first sync is on disk.

@@ -76,6 +76,17 @@ impl Workspace {
         folders
     }
 
+    /// Everything below DIR, the store's own included, and DIR itself if it is there.
+    pub fn listing(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<_> = self.dir().exists().then(|| self.dir()).into_iter().collect();
+        walk(&self.dir(), Path::new(""), &mut |_, path| {
+            paths.push(path.to_owned());
+            Ok(())
+        });
+        paths.extend(self.path(STATE).exists().then(|| self.path(STATE)));
+        paths
+    }
+
     /// The permissions of a file below DIR.
     pub fn mode(&self, relative: &str) -> u32 {
         self.metadata(relative).mode() & 0o7777

@@ -15,4 +15,15 @@ mod harness {
     pub mod workspace;
 }
 
+mod access;
+mod atomicity;
+mod conflicts;
+mod content;
+mod input;
+mod layout;
+mod manifests;
+mod once;
+mod outage;
+mod prune;
+mod selection;
 mod sync;

@@ -1,0 +1,206 @@
+//! What was typed: the options, their environment variables and the help. What was meant is a
+//! [`Config`](crate::config::Config).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::StyledStr;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
+
+use crate::config::{Config, Labels, Layout, Prune};
+use crate::object::Kind;
+use crate::telemetry::{Format, Level};
+
+mod meant;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod values;
+mod variables;
+
+pub use usage::UsageError;
+use variables::Variables;
+
+const USAGE: &str = "configbump --dir DIR --labels SELECTOR [OPTIONS]";
+
+const EXAMPLE: &str = "\
+Example: keep the files of every ConfigMap labelled app=gateway in /etc/gateway
+
+  configbump --dir /etc/gateway --labels app=gateway --namespace web
+
+Lists take commas and may be repeated. A variable counts where its option is not typed; an empty one counts as unset.";
+
+/// Keeps a directory in step with the ConfigMaps and Secrets that a label selector picks.
+#[derive(Debug, Parser)]
+#[command(name = "configbump", version, override_usage = USAGE, after_help = EXAMPLE, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    objects: Objects,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    running: Running,
+    #[command(flatten)]
+    logging: Logging,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Objects")]
+struct Objects {
+    /// Label selector with the whole syntax of Kubernetes: =, ==, !=, in, notin, key, !key
+    #[arg(short, long, env = "CONFIG_BUMP_LABELS", value_name = "SELECTOR", value_parser = values::labels)]
+    labels: Option<Labels>,
+    /// Objects to follow by name, instead of those of the selector or besides them
+    #[arg(long, env = "CONFIG_BUMP_NAMES", value_name = "NAME", value_delimiter = ',', value_parser = values::name)]
+    names: Vec<String>,
+    /// Kinds to follow: configmaps, secrets, or both
+    #[arg(
+        short,
+        long,
+        env = "CONFIG_BUMP_KINDS",
+        value_name = "KIND",
+        value_delimiter = ',',
+        value_parser = values::kind,
+        default_value = "configmaps"
+    )]
+    kinds: Vec<Kind>,
+    /// Namespaces to follow; unset: that of the kubeconfig's context, in a pod without one the pod's own, else default;
+    /// with --manifests, every namespace
+    #[arg(
+        short,
+        long,
+        env = "CONFIG_BUMP_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        value_parser = values::namespace
+    )]
+    namespace: Vec<String>,
+    /// Follow every namespace
+    #[arg(short = 'A', long, env = "CONFIG_BUMP_ALL_NAMESPACES", default_value = "false", hide_default_value = true)]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(action = ArgAction::Set, value_parser = values::boolean)]
+    all_namespaces: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+struct Source {
+    /// Kubeconfig file; unset: the files that KUBECONFIG lists, else ~/.kube/config, else the pod's service account
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; unset: its current one
+    #[arg(long, env = "CONFIG_BUMP_CONTEXT", value_name = "CONTEXT", value_parser = values::context)]
+    context: Option<String>,
+    /// Whether to verify the API server's certificate; true unless it is set to false
+    #[arg(short, long, env = "CONFIG_BUMP_TLS_VERIFY")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = values::boolean)]
+    tls_verify: Option<bool>,
+    /// Read these files and folders of ConfigMap and Secret manifests (YAML or JSON) instead of a cluster, and follow
+    /// their changes
+    #[arg(long, env = "CONFIG_BUMP_MANIFESTS", value_name = "PATH", value_delimiter = ',')]
+    manifests: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Files")]
+struct Files {
+    /// Directory to keep in step; created if it is missing; required
+    #[arg(short, long, env = "CONFIG_BUMP_DIR", value_name = "DIR")]
+    dir: PathBuf,
+    /// Where below DIR the file of a key is
+    #[arg(long, env = "CONFIG_BUMP_LAYOUT", value_name = "LAYOUT", value_enum, default_value = "flat")]
+    layout: Layout,
+    /// Annotation that names a sub-folder of DIR for its object
+    #[arg(long, env = "CONFIG_BUMP_FOLDER_ANNOTATION", value_name = "ANNOTATION", value_parser = values::annotation)]
+    folder_annotation: Option<String>,
+    /// Permissions of a ConfigMap's files, in octal, set at creation
+    #[arg(long, env = "CONFIG_BUMP_FILE_MODE", value_name = "MODE", value_parser = values::mode, default_value = "0644")]
+    file_mode: u32,
+    /// Permissions of a Secret's files, in octal, set at creation
+    #[arg(long, env = "CONFIG_BUMP_SECRET_FILE_MODE", value_name = "MODE", value_parser = values::mode)]
+    #[arg(default_value = "0640")]
+    secret_file_mode: u32,
+    /// Which files that no followed object asks for are removed
+    #[arg(long, env = "CONFIG_BUMP_PRUNE", value_name = "FILES", value_enum, default_value = "owned")]
+    prune: Prune,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running")]
+struct Running {
+    /// End after the first sync, as an init container does
+    #[arg(long, env = "CONFIG_BUMP_ONCE", default_value = "false", hide_default_value = true)]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(action = ArgAction::Set, value_parser = values::boolean)]
+    once: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+struct Logging {
+    /// Form of the log lines on stderr
+    #[arg(long, env = "CONFIG_BUMP_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value = "text")]
+    log_format: Format,
+    /// Least severity that is logged
+    #[arg(long, env = "CONFIG_BUMP_LOG_LEVEL", value_name = "LEVEL", value_enum, default_value = "info")]
+    log_level: Level,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Follow the objects.
+    Run(Box<Config>),
+    /// Print this text, which is the help or the version, and end.
+    Print(String),
+}
+
+/// Reads a command line, the name of the program first, with `variable` looking up the environment.
+///
+/// # Errors
+///
+/// [`UsageError`] if an option is unknown, malformed, missing, or cannot stand beside another one.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Asked, UsageError> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut variables = Variables::default();
+    let read = typed(&arguments).and_then(|typed| {
+        variables = Variables::beside(&typed, variable);
+        let program = arguments.len().min(1);
+        arguments.splice(program..program, variables.as_arguments());
+        Cli::from_arg_matches(&command().try_get_matches_from(&arguments)?)
+    });
+    match read {
+        Ok(cli) => cli.meant(&variables).map(Box::new).map(Asked::Run),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Asked::Print(error.to_string()))
+        }
+        Err(error) => Err(UsageError::from_clap(&error, &variables)),
+    }
+}
+
+/// What the arguments alone set. What is missing may still come from the environment.
+fn typed(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    command().mut_args(|arg| arg.required(false)).try_get_matches_from(arguments)
+}
+
+/// The options, with their variables in the help only. clap would look them up in the environment of the process, where
+/// a test cannot set them, and take an empty one for a value.
+fn command() -> Command {
+    Cli::command().mut_args(|arg| {
+        let Some(variable) = variable_of(&arg) else { return arg };
+        let help = format!("{} [env: {variable}]", arg.get_help().unwrap_or(&StyledStr::new()));
+        arg.env(None).help(help)
+    })
+}
+
+/// The environment variable of an option.
+fn variable_of(arg: &Arg) -> Option<String> {
+    arg.get_env().map(|name| name.to_string_lossy().into_owned())
+}

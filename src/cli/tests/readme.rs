@@ -1,0 +1,71 @@
+//! The table of options in the README is the one that the options give.
+
+use std::path::Path;
+
+use clap::{Arg, CommandFactory};
+
+use super::super::{Cli, variable_of};
+
+const START: &str = "<!-- options -->\n";
+const END: &str = "<!-- /options -->";
+
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn the_readme_has_every_option_as_the_program_has_it() {
+    let (_, rest) = README.split_once(START).expect("the README has a place for the options");
+    let (found, _) = rest.split_once(END).expect("the place for the options has an end");
+    let expected = table();
+    assert!(found == expected, "write this between the options markers of README.md:\n{expected}");
+}
+
+/// A block of the README is a file if a comment with the file's path stands above it.
+#[test]
+fn the_manifests_in_the_readme_are_the_files() {
+    let shown = README.split("<!-- examples/").skip(1).filter_map(|rest| rest.split_once(" -->\n```yaml\n"));
+    let mut count = 0;
+    for (path, rest) in shown {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(path);
+        let content = std::fs::read_to_string(&file).expect(path);
+        let (block, _) = rest.split_once("```").expect("a block has an end");
+        assert!(block == content, "the block of README.md under examples/{path} is not that file:\n{content}");
+        count += 1;
+    }
+    assert!(count > 0, "the README shows no manifest");
+}
+
+/// The options as a Markdown table, a row each, under the headings of the help.
+fn table() -> String {
+    let mut table = String::from("| option | environment | meaning | default |\n| --- | --- | --- | --- |\n");
+    let mut heading = None;
+    let mut command = Cli::command().disable_help_flag(true).disable_version_flag(true);
+    command.build();
+    for arg in command.get_arguments() {
+        if heading != arg.get_help_heading() {
+            heading = arg.get_help_heading();
+            table += &format!("| **{}** | | | |\n", heading.unwrap_or_default());
+        }
+        let short = arg.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+        let long = arg.to_string().replace(['<', '>'], "");
+        let variable = variable_of(arg).unwrap_or_default();
+        table += &format!("| {short}`{long}` | `{variable}` | {} | {} |\n", meaning(arg), default(arg));
+    }
+    table
+}
+
+fn default(arg: &Arg) -> String {
+    arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect()
+}
+
+fn meaning(arg: &Arg) -> String {
+    let values = arg.get_possible_values();
+    let values: Vec<_> = values
+        .iter()
+        .map(|value| match value.get_help() {
+            Some(help) => format!("`{}` ({help})", value.get_name()),
+            None => format!("`{}`", value.get_name()),
+        })
+        .collect();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if values.is_empty() { help } else { format!("{help}: {}", values.join(", ")) }
+}

@@ -1,0 +1,257 @@
+//! Decides, without input or output, what each event changes on disk: `(state, event) → (state, changes)`.
+//!
+//! The plan knows which scope holds which object, which paths an object claims, and who wins a path that several claim
+//! (`claims`). It remembers the digest of a content, never the content, so its memory grows with the number of files only.
+//!
+//! What an earlier run left on disk enters as claims of objects that nobody has seen yet. From there on a start is
+//! nothing special: a list that is completed without such an object removes its files, as any list does.
+
+mod claims;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use self::claims::{Claims, Fresh, Rank};
+pub use self::layout::{PlaceError, Places};
+use crate::content::{Content, Digest};
+use crate::object::{Entry, Object, ObjectKey};
+use crate::path::RelPath;
+use crate::source::{Event, Scope, ScopeId, What};
+
+/// Names a claim's content while it is kept aside. Never used twice in a run.
+pub type ClaimId = u64;
+
+/// One step on disk. The steps of an event are to be taken in their order.
+#[derive(Debug)]
+pub enum Change {
+    /// The content becomes the file.
+    Write { path: RelPath, owner: Arc<ObjectKey>, content: Content },
+    /// The content is kept aside for a claim that has lost; it replaces what was kept for it.
+    Park { claim: ClaimId, owner: Arc<ObjectKey>, content: Content },
+    /// The file, which is about to be replaced, is kept aside for its claim.
+    Demote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId },
+    /// What was kept aside becomes the file; it should still have the digest.
+    Promote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId, digest: Option<Digest> },
+    /// What was kept aside is not needed any more.
+    Drop { claim: ClaimId },
+    /// Nobody claims the file any more.
+    Remove { path: RelPath, owner: Arc<ObjectKey> },
+}
+
+impl Change {
+    /// The file that changes, and the object that it is, or was, for; nothing if it is about what is kept aside.
+    #[must_use]
+    pub fn file(&self) -> Option<(&RelPath, &Arc<ObjectKey>)> {
+        match self {
+            Self::Write { path, owner, .. } | Self::Promote { path, owner, .. } | Self::Remove { path, owner } => {
+                Some((path, owner))
+            }
+            Self::Park { .. } | Self::Demote { .. } | Self::Drop { .. } => None,
+        }
+    }
+}
+
+/// What somebody should know, though it changes nothing on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The loser waits for the path.
+    Conflict { path: RelPath, winner: Arc<ObjectKey>, loser: Arc<ObjectKey> },
+    /// The object asks for a place that it cannot have. If that is its folder, all its files stay as they are.
+    Refused { object: Arc<ObjectKey>, why: PlaceError },
+}
+
+/// What one event comes to.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub changes: Vec<Change>,
+    pub notices: Vec<Notice>,
+}
+
+/// The state of the planning.
+#[derive(Debug)]
+pub struct Plan {
+    places: Places,
+    scopes: Vec<Listing>,
+    objects: HashMap<Arc<ObjectKey>, Held>,
+    claims: Claims,
+}
+
+/// How far the lists of a scope are.
+#[derive(Debug)]
+struct Listing {
+    scope: Scope,
+    /// Counts the lists begun.
+    list: u64,
+    /// Whether one was ever completed.
+    synced: bool,
+}
+
+/// An object that at least one scope holds, or that an earlier run left files of.
+#[derive(Debug, Default)]
+struct Held {
+    /// The scopes that reported it, each with its list at that time.
+    holders: Vec<(ScopeId, u64)>,
+    /// The scope whose report is in force, and the version that it reported.
+    state: Option<(ScopeId, Option<String>)>,
+    /// The paths that it claims, sorted.
+    paths: Vec<RelPath>,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn new(places: Places, scopes: Vec<Scope>) -> Self {
+        let scopes = scopes.into_iter().map(|scope| Listing { scope, list: 0, synced: false }).collect();
+        Self { places, scopes, objects: HashMap::new(), claims: Claims::default() }
+    }
+
+    /// Enters a file that is on disk although no event of this run accounts for it: it was recorded by an earlier run, or
+    /// its removal failed. A list completed without it removes it.
+    pub fn restore(&mut self, path: RelPath, owner: &Arc<ObjectKey>) {
+        let held = self.objects.entry(Arc::clone(owner)).or_default();
+        if let Err(at) = held.paths.binary_search(&path) {
+            held.paths.insert(at, path.clone());
+            self.claims.restore(path, Arc::clone(owner));
+        }
+    }
+
+    /// Whether every scope has completed a list.
+    #[must_use]
+    pub fn in_sync(&self) -> bool {
+        self.scopes.iter().all(|listing| listing.synced)
+    }
+
+    /// How many objects are held and how many paths they claim.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.objects.len(), self.claims.len())
+    }
+
+    /// Takes in an event and says what has to change on disk for it.
+    pub fn step(&mut self, Event { scope, what }: Event) -> Step {
+        let mut step = Step::default();
+        match what {
+            What::ListStarted => self.scopes[scope].list += 1,
+            What::Apply(object) => self.apply(scope, object, &mut step),
+            What::Keep(key) => {
+                if let Some(held) = self.objects.get_mut(&key) {
+                    held.hold(scope, self.scopes[scope].list);
+                }
+            }
+            What::Delete(key) => {
+                if let Some(held) = self.objects.get_mut(&key) {
+                    held.holders.retain(|(holder, _)| *holder != scope);
+                    self.forget_if_unheld(&key, &mut step);
+                }
+            }
+            What::ListDone => self.list_done(scope, &mut step),
+        }
+        step
+    }
+
+    fn apply(&mut self, scope: ScopeId, object: Object, step: &mut Step) {
+        let held = self.objects.entry(Arc::clone(&object.key)).or_default();
+        held.hold(scope, self.scopes[scope].list);
+        if held.is_newer_than(scope, &object) {
+            return;
+        }
+        let state = Some((scope, object.resource_version.clone()));
+        let reported_before = held.state == state && object.resource_version.is_some();
+        held.state = state;
+        let rank = Rank::seen(object.created, &object.key);
+        let Placed { key, fresh, refusals } = place(&self.places, object);
+        if !reported_before {
+            step.notices.extend(refusals.into_iter().map(|why| Notice::Refused { object: Arc::clone(&key), why }));
+        }
+        if let Some(fresh) = fresh {
+            self.claim(&key, &rank, fresh, step);
+        }
+    }
+
+    /// Replaces the paths that an object claims by those of its fresh contents: first what it gains, then what it loses.
+    fn claim(&mut self, key: &Arc<ObjectKey>, rank: &Rank, mut fresh: Fresh, step: &mut Step) {
+        let paths: Vec<RelPath> = fresh.keys().cloned().collect();
+        let before = match self.objects.get_mut(key) {
+            Some(held) => std::mem::replace(&mut held.paths, paths.clone()),
+            None => Vec::new(),
+        };
+        for (path, content) in &fresh {
+            self.claims.put(path, key, rank, content.digest);
+        }
+        let lost: Vec<RelPath> = before.into_iter().filter(|path| paths.binary_search(path).is_err()).collect();
+        lost.iter().for_each(|path| self.claims.withdraw(path, key));
+        for path in paths.iter().chain(&lost) {
+            step.changes.extend(self.claims.settle(path, key, &mut fresh, &mut step.notices));
+        }
+    }
+
+    fn list_done(&mut self, scope: ScopeId, step: &mut Step) {
+        let listing = &mut self.scopes[scope];
+        listing.synced = true;
+        let list = listing.list;
+        for held in self.objects.values_mut() {
+            held.holders.retain(|(holder, at)| *holder != scope || *at == list);
+        }
+        let mut unheld: Vec<_> =
+            self.objects.iter().filter(|(_, held)| held.holders.is_empty()).map(|(key, _)| Arc::clone(key)).collect();
+        unheld.sort_unstable();
+        unheld.iter().for_each(|key| self.forget_if_unheld(key, step));
+    }
+
+    /// Removes what an object claims once no scope holds it and every scope that could still report it has completed a list.
+    fn forget_if_unheld(&mut self, key: &ObjectKey, step: &mut Step) {
+        let awaited = || self.scopes.iter().any(|listing| !listing.synced && listing.scope.covers(key));
+        if self.objects.get(key).is_none_or(|held| !held.holders.is_empty()) || awaited() {
+            return;
+        }
+        let Some(held) = self.objects.remove(key) else { return };
+        held.paths.iter().for_each(|path| self.claims.withdraw(path, key));
+        for path in &held.paths {
+            step.changes.extend(self.claims.settle(path, key, &mut Fresh::new(), &mut step.notices));
+        }
+    }
+}
+
+impl Held {
+    fn hold(&mut self, scope: ScopeId, list: u64) {
+        self.holders.retain(|(holder, _)| *holder != scope);
+        self.holders.push((scope, list));
+    }
+
+    /// Whether another scope has reported a later version: two watches may be at different points in time. Versions are
+    /// numbers that grow (KEP-5504); a scope's own order counts even if they do not, as after a restored etcd backup.
+    fn is_newer_than(&self, scope: ScopeId, object: &Object) -> bool {
+        let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
+        match &self.state {
+            Some((by, version)) if *by != scope => number(version) > number(&object.resource_version),
+            _ => false,
+        }
+    }
+}
+
+/// The contents of an object at their paths.
+struct Placed {
+    key: Arc<ObjectKey>,
+    /// Nothing if its folder is refused: then all that the object has stays as it is.
+    fresh: Option<Fresh>,
+    refusals: Vec<PlaceError>,
+}
+
+fn place(places: &Places, object: Object) -> Placed {
+    let folder = match places.folder(&object) {
+        Ok(folder) => folder,
+        Err(why) => return Placed { key: object.key, fresh: None, refusals: vec![why] },
+    };
+    let mut placed = Placed { key: object.key, fresh: None, refusals: Vec::new() };
+    let mut fresh = Fresh::new();
+    for Entry { key, content } in object.entries {
+        match places.path(&folder, &placed.key, &key) {
+            Ok(path) => drop(fresh.insert(path, content)),
+            Err(why) => placed.refusals.push(why),
+        }
+    }
+    placed.fresh = Some(fresh);
+    placed
+}

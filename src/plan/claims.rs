@@ -1,0 +1,227 @@
+//! Who owns which path: the oldest claimant, and every other one waits behind it.
+//!
+//! Claims conflict when they name one path, or when one names a folder that the other needs as a file. The Gateway API
+//! settles conflicts by age, then by name; so does this.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Change, ClaimId, Notice};
+use crate::content::{Content, Digest};
+use crate::object::ObjectKey;
+use crate::path::RelPath;
+
+/// The contents that came with an event, by path; what is used is taken out.
+pub(super) type Fresh = BTreeMap<RelPath, Content>;
+
+/// What decides between two claims: the lesser one wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// On disk from an earlier run, its object not seen yet: nobody takes the place before that is settled.
+    Restored,
+    /// The older object, an unknown age being the youngest; then kind, namespace and name.
+    Seen { age_unknown: bool, created: i64, key: Arc<ObjectKey> },
+}
+
+impl Rank {
+    pub(super) fn seen(created: Option<i64>, key: &Arc<ObjectKey>) -> Self {
+        Self::Seen { age_unknown: created.is_none(), created: created.unwrap_or_default(), key: Arc::clone(key) }
+    }
+}
+
+/// Where the content of a claim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Nowhere yet: it comes with the event that made the claim.
+    New,
+    /// It is the file.
+    Live,
+    /// It is kept aside, behind another claim.
+    Parked,
+}
+
+/// What was decided about a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Wins,
+    Waits,
+    Goes,
+}
+
+#[derive(Debug)]
+struct Claim {
+    id: ClaimId,
+    owner: Arc<ObjectKey>,
+    rank: Rank,
+    /// Of the content last given; unknown for a restored claim.
+    digest: Option<Digest>,
+    stand: Stand,
+    /// Withdrawn, and removed from the table when its path is settled next.
+    gone: bool,
+}
+
+/// Every claim, by path. A path without a conflict has one.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    by_path: BTreeMap<RelPath, Vec<Claim>>,
+    next: ClaimId,
+}
+
+/// The winning claim of each path that has one.
+type Winners = BTreeMap<RelPath, (ClaimId, Arc<ObjectKey>)>;
+
+impl Claims {
+    /// How many paths are claimed.
+    pub(super) fn len(&self) -> usize {
+        self.by_path.len()
+    }
+
+    /// Enters what a record says is on disk.
+    pub(super) fn restore(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
+        self.enter(path, owner, Rank::Restored, None, Stand::Live);
+    }
+
+    /// Enters or renews an object's claim. Takes effect when the path is settled.
+    pub(super) fn put(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, rank: &Rank, digest: Digest) {
+        let claims = self.by_path.get_mut(path);
+        match claims.into_iter().flatten().find(|claim| claim.owner == *owner) {
+            Some(claim) => {
+                claim.rank = rank.clone();
+                claim.digest = Some(digest);
+            }
+            None => self.enter(path.clone(), Arc::clone(owner), rank.clone(), Some(digest), Stand::New),
+        }
+    }
+
+    /// Withdraws an object's claim. Takes effect when the path is settled.
+    pub(super) fn withdraw(&mut self, path: &RelPath, owner: &ObjectKey) {
+        let claims = self.by_path.get_mut(path);
+        claims.into_iter().flatten().filter(|claim| *claim.owner == *owner).for_each(|claim| claim.gone = true);
+    }
+
+    fn enter(&mut self, path: RelPath, owner: Arc<ObjectKey>, rank: Rank, digest: Option<Digest>, stand: Stand) {
+        let claim = Claim { id: self.next, owner, rank, digest, stand, gone: false };
+        self.next += 1;
+        self.by_path.entry(path).or_default().push(claim);
+    }
+
+    /// Decides again about a path and all that conflicts with it, and says what has to change on disk for it.
+    /// `fresh` are the contents that the object `from` brought.
+    pub(super) fn settle(
+        &mut self,
+        path: &RelPath,
+        from: &ObjectKey,
+        fresh: &mut Fresh,
+        notices: &mut Vec<Notice>,
+    ) -> Vec<Change> {
+        let paths = self.conflicting(path);
+        let winners = self.winners(&paths);
+        let mut changes = Vec::new();
+        for path in &paths {
+            let Some(claims) = self.by_path.get_mut(path) else { continue };
+            let live = claims.iter().find(|claim| claim.stand == Stand::Live).map(|claim| Arc::clone(&claim.owner));
+            for claim in claims.iter_mut() {
+                let content = if *claim.owner == *from { fresh.remove(path) } else { None };
+                let fate = match winners.get(path) {
+                    _ if claim.gone => Fate::Goes,
+                    Some((id, _)) if *id == claim.id => Fate::Wins,
+                    _ => Fate::Waits,
+                };
+                if fate == Fate::Waits && claim.stand != Stand::Parked {
+                    notices.extend(claim.conflict(path, &winners));
+                }
+                claim.move_to(fate, path, content, &mut changes);
+            }
+            if let Some(owner) = live
+                && !winners.contains_key(path)
+            {
+                changes.push(Change::Remove { path: path.clone(), owner });
+            }
+            claims.retain(|claim| !claim.gone);
+            if claims.is_empty() {
+                self.by_path.remove(path);
+            }
+        }
+        changes.sort_by_key(phase);
+        changes
+    }
+
+    /// The claimed paths among which a change at `path` could change a decision: those at or below the topmost of its
+    /// claimed ancestors, or of itself.
+    fn conflicting(&self, path: &RelPath) -> Vec<RelPath> {
+        let top = path.ancestors().find(|above| self.by_path.contains_key(*above)).unwrap_or(path.as_str());
+        let at_top = self.by_path.get_key_value(top).map(|(path, _)| path.clone());
+        at_top.into_iter().chain(below(&self.by_path, top).map(|(path, _)| path.clone())).collect()
+    }
+
+    /// The best claim wins; then the best that does not conflict with it; and so on.
+    fn winners(&self, paths: &[RelPath]) -> Winners {
+        let claims = paths.iter().filter_map(|path| self.by_path.get_key_value(path));
+        let mut ranked: Vec<_> = claims
+            .flat_map(|(path, claims)| claims.iter().map(move |claim| (path, claim)))
+            .filter(|(_, claim)| !claim.gone)
+            .collect();
+        ranked.sort_by_key(|(path, claim)| (&claim.rank, *path));
+        let mut winners = Winners::new();
+        for (path, claim) in ranked {
+            if in_the_way(&winners, path).is_none() {
+                winners.insert(path.clone(), (claim.id, Arc::clone(&claim.owner)));
+            }
+        }
+        winners
+    }
+}
+
+impl Claim {
+    /// Moves the claim, and with it its content, to where it belongs by its fate.
+    fn move_to(&mut self, fate: Fate, path: &RelPath, content: Option<Content>, changes: &mut Vec<Change>) {
+        let (claim, path, owner) = (self.id, path.clone(), Arc::clone(&self.owner));
+        match (self.stand, fate, content) {
+            (stand, Fate::Wins, Some(content)) => {
+                changes.push(Change::Write { path, owner, content });
+                if stand == Stand::Parked {
+                    changes.push(Change::Drop { claim });
+                }
+            }
+            (Stand::Parked, Fate::Wins, None) => {
+                changes.push(Change::Promote { path, owner, claim, digest: self.digest });
+            }
+            (_, Fate::Waits, Some(content)) => changes.push(Change::Park { claim, owner, content }),
+            (Stand::Live, Fate::Waits, None) => changes.push(Change::Demote { path, owner, claim }),
+            (Stand::Parked, Fate::Goes, _) => changes.push(Change::Drop { claim }),
+            (Stand::Live | Stand::New, Fate::Wins, None)
+            | (Stand::Parked | Stand::New, Fate::Waits, None)
+            | (Stand::Live | Stand::New, Fate::Goes, _) => {}
+        }
+        self.stand = if fate == Fate::Wins { Stand::Live } else { Stand::Parked };
+    }
+
+    fn conflict(&self, path: &RelPath, winners: &Winners) -> Option<Notice> {
+        let (_, winner) = in_the_way(winners, path)?;
+        let (winner, loser) = (Arc::clone(winner), Arc::clone(&self.owner));
+        Some(Notice::Conflict { path: path.clone(), winner, loser })
+    }
+}
+
+/// What stands at the path itself, above it as a file, or below it as a folder's content.
+fn in_the_way<'a, T>(paths: &'a BTreeMap<RelPath, T>, path: &RelPath) -> Option<&'a T> {
+    let at_or_above = || path.ancestors().find_map(|above| paths.get(above));
+    paths.get(path).or_else(at_or_above).or_else(|| below(paths, path.as_str()).next().map(|(_, found)| found))
+}
+
+fn below<'a, T>(paths: &'a BTreeMap<RelPath, T>, folder: &str) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
+    // `0` follows `/`, so this range is every path that begins with the folder and a slash.
+    let (from, to) = (format!("{folder}/"), format!("{folder}0"));
+    paths.range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str())))
+}
+
+/// Contents that are needed later are brought to safety first; a file that blocks a folder goes before the files in it.
+fn phase(change: &Change) -> u8 {
+    match change {
+        Change::Demote { .. } | Change::Park { .. } => 0,
+        Change::Remove { .. } => 1,
+        Change::Write { .. } | Change::Promote { .. } => 2,
+        Change::Drop { .. } => 3,
+    }
+}

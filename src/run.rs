@@ -1,0 +1,168 @@
+//! Wires source → plan → store, and alone knows the order of things.
+
+mod resync;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use self::resync::Resync;
+use crate::config::Config;
+use crate::plan::{Change, Notice, Places, Plan};
+use crate::source::{Event, Source, SourceError, What};
+use crate::store::{Effect, OpenError, Store};
+
+/// How many events may wait for the plan. An event may hold some KiB of values.
+const EVENTS_WAITING_MAX: usize = 8;
+
+/// Why configbump cannot start or cannot go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("--dir: {0}")]
+    Store(#[from] OpenError),
+    #[error("the runtime cannot be started: {0}; the container's limits on threads or files may be too low")]
+    Runtime(io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+    #[error("the source has ended by itself; this is a bug, please report it")]
+    SourceEnded,
+}
+
+impl RunError {
+    /// Whether an option is wrong, rather than the world.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Source(error) if error.is_usage())
+    }
+}
+
+/// Keeps the directory in step until a signal asks to end, or, with `once`, until it is in step.
+///
+/// # Errors
+///
+/// [`RunError`] when it cannot start. Once it has, trouble is logged and outlasted.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    // The source first: options that name no source must leave the directory alone.
+    let source = Source::find(&config).await?;
+    let store = Store::open(&config.dir, config.modes, config.prune)?;
+    let scopes = source.scopes();
+    let resync = Resync::new(scopes.len());
+    let mut plan = Plan::new(Places::new(config.layout, &config.dir), scopes);
+    store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
+    let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
+    source.run(&store.spool(), &sender, &resync.wakers());
+    drop(sender);
+    let mut pipeline = Pipeline { plan, store, dir: config.dir, in_sync: false, changed: 0, resync };
+    while !(config.once && pipeline.is_settled()) {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            event = events.recv() => match event {
+                Some(event) => pipeline.take(event),
+                None => return Err(RunError::SourceEnded),
+            },
+            () = pipeline.resync.due() => pipeline.resync.ask(),
+        }
+    }
+    Ok(())
+}
+
+/// Plan and store, and how they are doing.
+struct Pipeline {
+    plan: Plan,
+    store: Store,
+    dir: PathBuf,
+    /// Whether the directory was in step once.
+    in_sync: bool,
+    /// Files changed since that was last said.
+    changed: usize,
+    resync: Resync,
+}
+
+impl Pipeline {
+    /// Takes one event through the plan to the disk.
+    fn take(&mut self, event: Event) {
+        let scope = event.scope;
+        let list_done = matches!(event.what, What::ListDone);
+        if matches!(event.what, What::ListStarted) {
+            self.resync.list_started(scope);
+        }
+        let step = self.plan.step(event);
+        step.notices.iter().for_each(tell);
+        step.changes.into_iter().for_each(|change| self.apply(change));
+        if list_done {
+            self.resync.list_done(scope);
+            self.list_done();
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        let is_removal = matches!(change, Change::Remove { .. });
+        let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
+        match (self.store.apply(change), file) {
+            (Ok(effect @ (Effect::Written | Effect::Removed)), Some((path, owner))) => {
+                self.changed += 1;
+                if self.in_sync {
+                    tracing::info!("{effect} {path} of {owner}");
+                } else {
+                    tracing::debug!("{effect} {path} of {owner}");
+                }
+            }
+            (Ok(_), _) => {}
+            (Err(error), file) => {
+                self.resync.failed(&error);
+                // It is on disk still, so a list has to account for it.
+                if let (true, Some((path, owner))) = (is_removal, file) {
+                    self.plan.restore(path, &owner);
+                }
+            }
+        }
+    }
+
+    /// If every scope has completed a list, the directory holds what it should.
+    fn list_done(&mut self) {
+        if !self.plan.in_sync() {
+            return;
+        }
+        match self.store.remove_foreign() {
+            Ok(removed) => {
+                self.changed += removed.len();
+                removed.iter().for_each(|path| tracing::info!("removed {}, which nobody selected", path.display()));
+            }
+            Err(error) => self.resync.failed(&error),
+        }
+        if !self.resync.is_settled() {
+            return;
+        }
+        if !self.in_sync || self.changed > 0 {
+            let (objects, files) = self.plan.counts();
+            tracing::info!("in sync: {} holds {files} files of {objects} objects", self.dir.display());
+        }
+        self.in_sync = true;
+        self.changed = 0;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.in_sync && self.resync.is_settled()
+    }
+}
+
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::Conflict { path, winner, loser } => {
+            tracing::warn!(
+                "{path} is claimed by {winner} and {loser}: the older one, {winner}, has it, and the other waits"
+            );
+        }
+        Notice::Refused { object, why } => tracing::warn!("{object} is not followed as it asks: {why}"),
+    }
+}

@@ -1,0 +1,158 @@
+//! When a change failed on disk, its content is gone: the sources are asked to report everything again, until all is well.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::source::ScopeId;
+
+/// The wait after the first failure; it doubles each time…
+const WAIT_MIN: Duration = Duration::from_secs(1);
+/// …up to this.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How far a scope is with what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Done,
+    /// Its next list will be the answer; one that had begun before is not.
+    Asked,
+    Listing,
+}
+
+/// The failures that are not mended, and the lists that are to mend them.
+#[derive(Debug)]
+pub(super) struct Resync {
+    scopes: Vec<(Arc<Notify>, Round)>,
+    /// When to ask next; `None`: nothing has failed since it was asked last.
+    due: Option<Instant>,
+    attempts: u32,
+}
+
+impl Resync {
+    /// For this many scopes.
+    pub fn new(scopes: usize) -> Self {
+        let scopes = (0..scopes).map(|_| (Arc::default(), Round::Done)).collect();
+        Self { scopes, due: None, attempts: 0 }
+    }
+
+    /// What wakes each scope.
+    pub fn wakers(&self) -> Vec<Arc<Notify>> {
+        self.scopes.iter().map(|(waker, _)| Arc::clone(waker)).collect()
+    }
+
+    /// Notes that a change failed. The first failure is worth a warning; those that come with it are like it.
+    pub fn failed(&mut self, error: &dyn Error) {
+        if self.due.is_some() {
+            tracing::debug!("{error}");
+            return;
+        }
+        let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
+        if self.attempts == 0 {
+            tracing::warn!("{error}; trying again until it can be done, after {} s first", wait.as_secs());
+        } else {
+            tracing::debug!("{error}; next try in {} s", wait.as_secs());
+        }
+        self.attempts = (self.attempts + 1).min(16);
+        self.due = Some(Instant::now() + wait);
+    }
+
+    /// Waits until it is time to ask.
+    pub async fn due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks every scope for everything.
+    pub fn ask(&mut self) {
+        self.due = None;
+        for (waker, round) in &mut self.scopes {
+            *round = Round::Asked;
+            waker.notify_one();
+        }
+    }
+
+    pub fn list_started(&mut self, scope: ScopeId) {
+        if self.scopes[scope].1 != Round::Done {
+            self.scopes[scope].1 = Round::Listing;
+        }
+    }
+
+    pub fn list_done(&mut self, scope: ScopeId) {
+        if self.scopes[scope].1 == Round::Listing {
+            self.scopes[scope].1 = Round::Done;
+        }
+        if self.is_settled() && self.attempts > 0 {
+            self.attempts = 0;
+            tracing::info!("what had failed is done");
+        }
+    }
+
+    /// Whether no change is outstanding.
+    pub fn is_settled(&self) -> bool {
+        self.due.is_none() && self.scopes.iter().all(|(_, round)| *round == Round::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> std::io::Error {
+        std::io::ErrorKind::StorageFull.into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_settled_only_by_a_list_that_began_after_it_was_asked_for() {
+        let mut resync = Resync::new(2);
+        assert!(resync.is_settled());
+        resync.list_started(0);
+        resync.failed(&failure());
+        resync.due().await;
+        resync.ask();
+        resync.list_done(0);
+        assert!(!resync.is_settled(), "the list of scope 0 had begun before");
+        for scope in [0, 1] {
+            assert!(!resync.is_settled());
+            resync.list_started(scope);
+            resync.list_done(scope);
+        }
+        assert!(resync.is_settled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_waits_double_to_a_bound_and_begin_anew_after_a_success() {
+        let mut resync = Resync::new(1);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let before = Instant::now();
+            resync.failed(&failure());
+            resync.failed(&failure());
+            resync.due().await;
+            waits.push(before.elapsed().as_secs_f32().round());
+            resync.ask();
+            resync.list_started(0);
+        }
+        assert_eq!(waits, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]);
+        resync.list_done(0);
+        let before = Instant::now();
+        resync.failed(&failure());
+        resync.due().await;
+        assert_eq!(before.elapsed().as_secs_f32().round(), 1.0);
+    }
+
+    #[tokio::test]
+    async fn every_scope_is_woken() {
+        let mut resync = Resync::new(2);
+        let wakers = resync.wakers();
+        resync.ask();
+        for waker in wakers {
+            waker.notified().await;
+        }
+    }
+}

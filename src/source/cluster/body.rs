@@ -1,0 +1,162 @@
+//! From the chunks of a response to documents that a blocking parser reads.
+//!
+//! A short line of a watch is parsed where it stands. A long one, and a page of a list, is parsed on a thread of its own
+//! that takes the chunks as they come, two at a time at most; so it is never whole in memory.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::wire::WireError;
+
+/// A line up to this many bytes is parsed in place.
+const SHORT_BYTES_MAX: usize = 64 * 1024;
+
+/// How many chunks may wait for the parser's thread.
+const CHUNKS_WAITING_MAX: usize = 2;
+
+/// Why a response ended early.
+#[derive(Debug, Error)]
+pub(super) enum BodyError {
+    #[error("the server has said nothing for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// The body of a response, and how long it may stay silent.
+pub(super) struct Documents {
+    body: Body,
+    silence_max: Duration,
+    buffer: BytesMut,
+}
+
+impl Documents {
+    pub fn new(body: Body, silence_max: Duration) -> Self {
+        Self { body, silence_max, buffer: BytesMut::new() }
+    }
+
+    /// Changes the limit for the waits that follow.
+    pub fn set_silence_max(&mut self, silence_max: Duration) {
+        self.silence_max = silence_max;
+    }
+
+    /// Parses the next line; nothing if the response has ended. May be dropped while it waits, and so may the rest then.
+    pub async fn line<T: Send + 'static>(
+        &mut self,
+        parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
+    ) -> Result<Option<T>, BodyError> {
+        let mut searched = 0;
+        loop {
+            if let Some(length) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(searched + length);
+                self.buffer.advance(1);
+                return Ok(Some(parse(&mut &line[..])?));
+            }
+            searched = self.buffer.len();
+            if searched > SHORT_BYTES_MAX {
+                return self.stream(Until::Newline, parse).await.map(Some);
+            }
+            match self.chunk().await? {
+                // Does not keep what a longer line once needed.
+                Some(chunk) if self.buffer.is_empty() => self.buffer = chunk.into(),
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(BodyError::Broken("it ended in the middle of an event".into())),
+            }
+        }
+    }
+
+    /// Parses the whole response as one document.
+    pub async fn whole<T: Send + 'static>(
+        mut self,
+        parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
+    ) -> Result<T, BodyError> {
+        self.stream(Until::End, parse).await
+    }
+
+    /// The whole response, or its first bytes if it has more than `bytes_max`.
+    pub async fn beginning(mut self, bytes_max: usize) -> Result<BytesMut, BodyError> {
+        while self.buffer.len() < bytes_max
+            && let Some(chunk) = self.chunk().await?
+        {
+            self.buffer.extend_from_slice(&chunk);
+        }
+        Ok(self.buffer)
+    }
+
+    async fn stream<T: Send + 'static>(
+        &mut self,
+        until: Until,
+        parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
+    ) -> Result<T, BodyError> {
+        let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+        let parser = spawn_blocking(move || parse(&mut Chunks { receiver, current: Bytes::new() }));
+        let mut next = Some(std::mem::take(&mut self.buffer).freeze());
+        while let Some(mut chunk) = next {
+            let newline = (until == Until::Newline).then(|| chunk.iter().position(|byte| *byte == b'\n')).flatten();
+            let rest = newline.map(|at| chunk.split_off(at));
+            // A parser that has given up says why below.
+            let given_up = chunks.send(chunk).await.is_err();
+            if let Some(rest) = rest {
+                self.buffer.extend_from_slice(&rest[1..]);
+                break;
+            }
+            if given_up {
+                break;
+            }
+            next = self.chunk().await?;
+        }
+        drop(chunks);
+        parser.await.map_err(|error| BodyError::Broken(format!("its reader ended: {error}")))?.map_err(BodyError::from)
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let frame = tokio::time::timeout(self.silence_max, self.body.frame());
+            match frame.await.map_err(|_| BodyError::Silent(self.silence_max))? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(BodyError::Broken(super::causes(&error))),
+                Some(Ok(frame)) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        return Ok(Some(chunk));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Newline,
+    End,
+}
+
+/// The chunks of a document, read by a thread that waits for them.
+struct Chunks {
+    receiver: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let len = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..len]);
+        Ok(len)
+    }
+}

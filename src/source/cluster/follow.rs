@@ -1,0 +1,186 @@
+//! How a scope is followed, without input or output: what to ask the server next, and what its answers mean.
+//!
+//! A list comes as a stream of events where the server can do that (watch-list, KEP-3157), otherwise in pages; a watch
+//! goes on from the version where the list ended, and from where it was itself whenever it breaks. Only when the server has
+//! forgotten that version (410) is there another list.
+
+use std::time::Duration;
+
+use super::wire::Status;
+
+/// The longest wait between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The wait after the first failure; it doubles with each one that follows.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+/// An answer that lasted as long as this, and brought anything, makes earlier failures forgotten.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Watches that end as asked are reopened at once; those that end early, within this time, lest all followers of a
+/// server that restarts come back together.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// A list follows an expired version at once this many times in a row. A server may expire what it has just sent.
+const IMMEDIATE_RELISTS_MAX: u32 = 3;
+
+/// How many objects a page of a list may have. It bounds the server's memory, not configbump's.
+pub(super) const PAGE_OBJECTS: u32 = 100;
+
+/// What to ask the server for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A watch that begins with the present objects.
+    StreamedList,
+    /// A page of a list, or all of it.
+    Page { objects_max: Option<u32>, continue_token: Option<String> },
+    /// What happened after this version.
+    Watch { version: String },
+}
+
+/// Why an answer did not come or broke off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server said so; `in_stream`: by an event of a watch that had begun.
+    Status { status: Status, in_stream: bool },
+    /// There was no answer, or it broke off.
+    Transport(String),
+}
+
+/// The state of following one scope.
+#[derive(Debug)]
+pub(super) struct Follow {
+    ask: Ask,
+    /// Whether the server streams lists, as far as is known.
+    streams: bool,
+    /// Whether the present answer has brought anything.
+    progressed: bool,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Follow {
+    pub fn new() -> Self {
+        Self { ask: Ask::StreamedList, streams: true, progressed: false, failures: 0 }
+    }
+
+    pub fn ask(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// Whether the answer to the present question is, or goes on, a list.
+    pub fn is_listing(&self) -> bool {
+        !matches!(self.ask, Ask::Watch { .. })
+    }
+
+    /// The server has begun to answer. Whether that begins a list.
+    pub fn opened(&mut self) -> bool {
+        self.progressed = false;
+        matches!(self.ask, Ask::StreamedList | Ask::Page { continue_token: None, .. })
+    }
+
+    /// An object came, in the state of this version.
+    pub fn object(&mut self, version: &str) {
+        self.progressed = true;
+        // The objects of a list come in no order of versions: only its end tells where it is.
+        if let Ask::Watch { version: seen } = &mut self.ask {
+            version.clone_into(seen);
+        }
+    }
+
+    /// A bookmark came. Whether it completes a list.
+    pub fn bookmark(&mut self, version: &str, initial_events_end: bool) -> bool {
+        let completes = self.ask == Ask::StreamedList && initial_events_end;
+        if completes {
+            self.ask = Ask::Watch { version: version.to_owned() };
+        }
+        self.object(version);
+        completes
+    }
+
+    /// A page came. Whether it completes a list.
+    pub fn page(&mut self, version: String, continue_token: String) -> bool {
+        self.progressed = true;
+        let completes = continue_token.is_empty();
+        self.ask = if completes {
+            Ask::Watch { version }
+        } else {
+            Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: Some(continue_token) }
+        };
+        completes
+    }
+
+    /// Asks for a whole list next.
+    pub fn relist(&mut self) {
+        self.ask = if self.streams {
+            Ask::StreamedList
+        } else {
+            Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: None }
+        };
+    }
+
+    /// A watch ended without a failure, after `lasted` of the `asked` time. How long to wait; `jitter` is in `0.0..1.0`.
+    pub fn ended(&mut self, lasted: Duration, asked: Duration, jitter: f64) -> Duration {
+        if self.is_listing() {
+            return self.failed(&Failure::Transport(String::new()), lasted, jitter);
+        }
+        if lasted + SPREAD >= asked {
+            self.failures = 0;
+            return Duration::ZERO;
+        }
+        if lasted >= STABLE { SPREAD.mul_f64(jitter) } else { self.back_off(lasted, jitter) }
+    }
+
+    /// An answer failed after `lasted`. How long to wait; `jitter` is in `0.0..1.0`.
+    pub fn failed(&mut self, failure: &Failure, lasted: Duration, jitter: f64) -> Duration {
+        if let Failure::Status { status, in_stream } = failure {
+            let expired = status.code == 410 || status.reason == "Expired" || status.reason == "Gone";
+            match &self.ask {
+                Ask::Watch { .. } if expired => {
+                    self.relist();
+                    if self.failures < IMMEDIATE_RELISTS_MAX {
+                        self.failures += 1;
+                        return Duration::ZERO;
+                    }
+                }
+                // The rest of this list is lost; one without pages cannot expire on the way.
+                Ask::Page { continue_token: Some(_), .. } if expired => {
+                    self.ask = Ask::Page { objects_max: None, continue_token: None };
+                    return self.back_off(lasted, jitter);
+                }
+                // 422: the feature is off (server 1.33); 400: unknown to it; an event: its etcd is too old.
+                Ask::StreamedList if *in_stream || matches!(status.code, 400 | 422) => {
+                    self.streams = false;
+                    self.relist();
+                    return Duration::ZERO;
+                }
+                _ => {}
+            }
+        }
+        if self.is_listing() {
+            self.restart_list();
+        }
+        let asked_for = match failure {
+            Failure::Status { status, .. } => status.retry_after_s.map(Duration::from_secs).unwrap_or_default(),
+            Failure::Transport(_) => Duration::ZERO,
+        };
+        self.back_off(lasted, jitter).max(asked_for.min(BACKOFF_MAX))
+    }
+
+    /// Pages that are lost on the way are asked for again from the first, as a list that was begun is void.
+    fn restart_list(&mut self) {
+        if let Ask::Page { continue_token, .. } = &mut self.ask {
+            *continue_token = None;
+        }
+    }
+
+    /// Exponential, and between half of it and all of it, so that followers spread.
+    fn back_off(&mut self, lasted: Duration, jitter: f64) -> Duration {
+        if self.progressed && lasted >= STABLE {
+            self.failures = 0;
+        }
+        let doubled = BACKOFF_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = (self.failures + 1).min(16);
+        doubled.min(BACKOFF_MAX).mul_f64(0.5 + jitter / 2.0)
+    }
+}

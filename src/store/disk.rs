@@ -1,0 +1,170 @@
+//! The system calls below the directory: relative to an open folder, a component at a time, following no symlink.
+//!
+//! Another container may share the directory and plant anything in it at any moment. A symlink is never followed, what is
+//! not a regular file is never read, and no call waits for a FIFO's other end.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use crate::content::Digest;
+use crate::path::RelPath;
+
+/// Folders get the permissions that the umask leaves of this: readers run under other users.
+pub(super) const FOLDER_MODE: u32 = 0o755;
+
+const FOLDER_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a folder in a folder.
+pub(super) fn open_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    crash::point()?;
+    Ok(rustix::fs::openat(folder, name, OFlags::RDONLY | FOLDER_FLAGS, Mode::empty())?)
+}
+
+/// Makes a folder in a folder; whether it was not there before.
+pub(super) fn make_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    crash::point()?;
+    match rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(FOLDER_MODE)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The folder of a path and the name of the file in it.
+pub(super) struct Place<'a> {
+    root: BorrowedFd<'a>,
+    folder: Option<OwnedFd>,
+    pub name: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// Finds the folder of a path below `root`.
+    pub fn open(root: BorrowedFd<'a>, path: &'a RelPath) -> io::Result<Self> {
+        let (folders, name) = path.split();
+        let mut folder = None;
+        for component in folders.into_iter().flat_map(|folders| folders.split('/')) {
+            folder = Some(open_folder(folder.as_ref().map_or(root, AsFd::as_fd), component)?);
+        }
+        Ok(Self { root, folder, name })
+    }
+
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_ref().map_or(self.root, AsFd::as_fd)
+    }
+}
+
+/// Opens a regular file for reading; nothing if there is none, or if something else stands there.
+pub(super) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<File>> {
+    crash::point()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // A symlink; a socket; a device without a driver; a file of somebody who keeps it to himself.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+/// Hashes what is left of a file, in bounded memory.
+pub(super) fn digest(file: &mut File) -> io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Digest(hash.finalize().into())),
+            Ok(len) => hash.update(&buffer[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
+    crash::point()?;
+    Ok(rustix::fs::renameat(from, name, to, new_name)?)
+}
+
+/// Removes a file, symlink or other entry that is no folder; whether it was there.
+pub(super) fn unlink(folder: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<bool> {
+    crash::point()?;
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a folder if it is empty; whether it is gone.
+pub(super) fn remove_empty_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    crash::point()?;
+    match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Calls `each` for every entry of a folder but `.` and `..`.
+pub(super) fn entries(
+    folder: BorrowedFd<'_>,
+    mut each: impl FnMut(&CStr, FileType) -> io::Result<()>,
+) -> io::Result<()> {
+    crash::point()?;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let file_type = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = rustix::fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            known => known,
+        };
+        each(entry.file_name(), file_type)?;
+    }
+    Ok(())
+}
+
+/// Lets tests end a run at any of its steps on disk, as a kill would: that step and all later ones do nothing.
+pub(super) mod crash {
+    use std::io;
+
+    #[cfg(not(test))]
+    #[inline]
+    #[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
+    pub fn point() -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    thread_local! {
+        static STEPS_LEFT: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// Lets this many more steps happen on this thread; `None`: no end.
+    #[cfg(test)]
+    pub fn after(steps: Option<u32>) {
+        STEPS_LEFT.set(steps);
+    }
+
+    #[cfg(test)]
+    pub fn point() -> io::Result<()> {
+        match STEPS_LEFT.get() {
+            Some(0) => Err(io::Error::other("the test ended the run here")),
+            Some(left) => {
+                STEPS_LEFT.set(Some(left - 1));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What configbump wrote below the directory, remembered across restarts: which file is whose, and which folders it made.
+//!
+//! A log of lines, each a JSON object: a line is added before the file or folder that it announces exists and after the
+//! one that it cancels is gone. So whatever the moment of a kill, nothing that configbump made is missing from the record. A
+//! change of a file that is recorded already writes nothing here. When the log is much longer than what it says, it is
+//! written anew beside itself and renamed over.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::disk;
+use super::spool::Spool;
+use crate::object::{Kind, ObjectKey};
+use crate::path::RelPath;
+
+const NAME: &str = "record";
+
+/// Only configbump reads it.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// A log larger than this was not written by configbump: beyond the million files that it stands for nothing is read.
+const BYTES_MAX: u64 = 512 << 20;
+
+/// The log is written anew when it has this many lines more than twice what it says.
+const SLACK_LINES: usize = 1000;
+
+/// A line of the log. The names are the format.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Line<'a> {
+    Own {
+        #[serde(borrow)]
+        path: Cow<'a, str>,
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        namespace: Cow<'a, str>,
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    },
+    Disown {
+        #[serde(borrow)]
+        path: Cow<'a, str>,
+    },
+    Made {
+        #[serde(borrow)]
+        folder: Cow<'a, str>,
+    },
+    Unmade {
+        #[serde(borrow)]
+        folder: Cow<'a, str>,
+    },
+}
+
+impl<'a> Line<'a> {
+    fn own(path: &'a RelPath, owner: &'a ObjectKey) -> Self {
+        let ObjectKey { kind, namespace, name } = owner;
+        Self::Own {
+            path: path.as_str().into(),
+            kind: kind.name().into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// What the log says.
+#[derive(Debug, Default)]
+struct Known {
+    owned: BTreeMap<RelPath, Arc<ObjectKey>>,
+    made: BTreeSet<String>,
+}
+
+/// The record, in memory and on disk.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Makes the temporary files in configbump's own folder, where the record is too.
+    spool: Spool,
+    known: Known,
+    log: File,
+    log_lines: usize,
+    /// Whether the end of the log is in doubt, because an append to it failed.
+    torn: bool,
+}
+
+impl Record {
+    /// Reads the record in configbump's own folder and writes it anew, without what a kill may have left half-written.
+    pub fn open(spool: Spool) -> io::Result<Self> {
+        let mut known = Known::default();
+        if let Some(file) = disk::open_file(spool.folder(), NAME)? {
+            let mut unreadable = 0_usize;
+            for line in BufReader::new(file.take(BYTES_MAX)).split(b'\n') {
+                unreadable += usize::from(!known.take_in(&line?));
+            }
+            // A kill during an append leaves one line half-written, of a file that does not exist yet.
+            if unreadable > 1 {
+                tracing::warn!(
+                    "{unreadable} lines of the record cannot be read: the files that they stand for are left alone"
+                );
+            }
+        }
+        let log = known.write(&spool)?;
+        Ok(Self { log, log_lines: known.lines(), torn: false, spool, known })
+    }
+
+    /// Every file that is configbump's, and the object that it was written for.
+    pub fn owned(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>)> {
+        self.known.owned.iter()
+    }
+
+    pub fn owns(&self, path: &str) -> bool {
+        self.known.owned.contains_key(path)
+    }
+
+    /// Notes that the file is about to be written for this object.
+    pub fn own(&mut self, path: &RelPath, owner: &Arc<ObjectKey>) -> io::Result<()> {
+        if self.known.owned.get(path) == Some(owner) {
+            return Ok(());
+        }
+        self.append(&Line::own(path, owner))?;
+        self.known.owned.insert(path.clone(), Arc::clone(owner));
+        Ok(())
+    }
+
+    /// Notes that the file is gone, or somebody else's now.
+    pub fn disown(&mut self, path: &RelPath) -> io::Result<()> {
+        if self.owns(path.as_str()) {
+            self.append(&Line::Disown { path: path.as_str().into() })?;
+            self.known.owned.remove(path);
+        }
+        Ok(())
+    }
+
+    /// Notes that the folder is about to be made.
+    pub fn made(&mut self, folder: &str) -> io::Result<()> {
+        if !self.known.made.contains(folder) {
+            self.append(&Line::Made { folder: folder.into() })?;
+            self.known.made.insert(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    pub fn has_made(&self, folder: &str) -> bool {
+        self.known.made.contains(folder)
+    }
+
+    /// Notes that the folder is gone, or was there already.
+    pub fn unmade(&mut self, folder: &str) -> io::Result<()> {
+        if self.known.made.contains(folder) {
+            self.append(&Line::Unmade { folder: folder.into() })?;
+            self.known.made.remove(folder);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, line: &Line<'_>) -> io::Result<()> {
+        disk::crash::point()?;
+        if self.torn || self.log_lines > 2 * self.known.lines() + SLACK_LINES {
+            self.log = self.known.write(&self.spool)?;
+            self.log_lines = self.known.lines();
+        }
+        self.torn = true;
+        self.log.write_all(&encode(line)?)?;
+        self.torn = false;
+        self.log_lines += 1;
+        Ok(())
+    }
+}
+
+impl Known {
+    fn lines(&self) -> usize {
+        self.owned.len() + self.made.len()
+    }
+
+    /// Takes in one line of the log; whether it could be read. What it says is checked as if an object had said it.
+    fn take_in(&mut self, line: &[u8]) -> bool {
+        match serde_json::from_slice(line) {
+            Ok(Line::Own { path, kind, namespace, name }) => {
+                let (Ok(path), Some(kind)) = (RelPath::parse(&path), Kind::from_name(&kind)) else { return false };
+                let owner = ObjectKey { kind, namespace: namespace.into_owned(), name: name.into_owned() };
+                self.owned.insert(path, Arc::new(owner));
+            }
+            Ok(Line::Disown { path }) => drop(self.owned.remove(&*path)),
+            Ok(Line::Made { folder }) => {
+                if RelPath::parse(&folder).is_err() {
+                    return false;
+                }
+                self.made.insert(folder.into_owned());
+            }
+            Ok(Line::Unmade { folder }) => {
+                self.made.remove(&*folder);
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Writes the log from what is known, and gives it back open for appending.
+    fn write(&self, spool: &Spool) -> io::Result<File> {
+        let (temporary, file) = spool.create(MODE)?;
+        let mut out = io::BufWriter::new(file);
+        for (path, owner) in &self.owned {
+            out.write_all(&encode(&Line::own(path, owner))?)?;
+        }
+        for folder in &self.made {
+            out.write_all(&encode(&Line::Made { folder: folder.into() })?)?;
+        }
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+        temporary.publish(spool.folder(), NAME)?;
+        Ok(file)
+    }
+}
+
+fn encode(line: &Line<'_>) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

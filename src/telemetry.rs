@@ -1,0 +1,70 @@
+//! The set-up of the log, of which this module alone knows.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; in colour on a terminal unless `NO_COLOR` is set
+    Text,
+    /// One object a line, with `timestamp`, `level`, `message` and the fields of the event
+    Json,
+}
+
+/// The least severity that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// Sends the log to stderr from here on; times are RFC 3339 in UTC.
+///
+/// # Panics
+///
+/// If it is called twice.
+pub fn init(format: Format, level: Level) {
+    // At debug and below it matters which module speaks.
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_target(level >= Level::Debug)
+        // It would report to stderr that stderr is gone, which panics.
+        .log_internal_errors(false);
+    let layer = match format {
+        Format::Text => layer.with_ansi(is_coloured()).boxed(),
+        Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter(level))).init();
+}
+
+/// The level for configbump itself. Of its libraries only warnings are shown, unless it is the last level, which shows all.
+fn filter(level: Level) -> Targets {
+    let of_libraries = if level == Level::Trace { level } else { level.min(Level::Warn) };
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(of_libraries)
+}
+
+/// Whether people look at it, and did not object: <https://no-color.org>.
+fn is_coloured() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
