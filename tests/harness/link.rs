@@ -72,9 +72,10 @@ async fn carry(mut client: TcpStream, server: SocketAddr, mut state: watch::Rece
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.split();
     let (from_server, mut to_server) = server.split();
+    let mut from_server = from_server.take(answer_bytes_max);
     tokio::select! {
         _ = copy(&mut from_client, &mut to_server) => {}
-        _ = copy(&mut from_server.take(answer_bytes_max), &mut to_client) => {}
+        _ = copy(&mut from_server, &mut to_client) => {}
         _ = state.wait_for(|&state| state == State::Down) => {}
     }
 }

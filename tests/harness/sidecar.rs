@@ -1,8 +1,7 @@
 //! The real executable, run as its users run it.
 
 use std::cell::RefCell;
-use std::ffi::{OsStr, OsString};
-use std::fmt::Debug;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

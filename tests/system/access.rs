@@ -41,10 +41,8 @@ impl<'w> Pod<'w> {
     /// No option but `--dir` and `--labels`: the rest is what a pod finds.
     fn launch(&self, access: &Access) -> Launch<'w> {
         let at = "/var/run/secrets/kubernetes.io/serviceaccount";
-        let mounts = format!(
-            "mount -t tmpfs none /var/run; mkdir -p {at}; mount --bind '{}' {at}",
-            self.credentials.display()
-        );
+        let mounts =
+            format!("mount -t tmpfs none /var/run; mkdir -p {at}; mount --bind '{}' {at}", self.credentials.display());
         Launch::new(self.workspace)
             .mounting(mounts)
             .environment("KUBERNETES_SERVICE_HOST", access.address.ip().to_string())
@@ -60,12 +58,14 @@ fn answered(server: &ApiServer, user: &str, code: u64) -> Vec<Value> {
 
 /// Waits until an account was refused this often.
 async fn refused(sidecar: &Sidecar<'_>, user: &str, times: usize) {
-    sidecar.until(&format!("{user} to be refused {times} times"), || {
-        match answered(ApiServer::shared(), user, 403).len() {
-            count if count >= times => Ok(()),
-            count => Err(format!("{count} times")),
-        }
-    }).await;
+    sidecar
+        .until(&format!("{user} to be refused {times} times"), || {
+            match answered(ApiServer::shared(), user, 403).len() {
+                count if count >= times => Ok(()),
+                count => Err(format!("{count} times")),
+            }
+        })
+        .await;
 }
 
 #[test]
@@ -222,12 +222,15 @@ fn a_bad_token_is_named_once_and_a_good_one_is_picked_up() {
         let sidecar = pod.launch(&access).start();
         sidecar.says("401").await;
         let path = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
-        sidecar.until("three refusals", || {
-            let requests = ApiServer::shared().audited();
-            let refused = |request: &&Value| request["requestURI"].as_str().is_some_and(|uri| uri.starts_with(&path));
-            let count = requests.iter().filter(refused).count();
-            if count >= 3 { Ok(()) } else { Err(format!("{count}")) }
-        }).await;
+        sidecar
+            .until("three refusals", || {
+                let requests = ApiServer::shared().audited();
+                let refused =
+                    |request: &&Value| request["requestURI"].as_str().is_some_and(|uri| uri.starts_with(&path));
+                let count = requests.iter().filter(refused).count();
+                if count >= 3 { Ok(()) } else { Err(format!("{count}")) }
+            })
+            .await;
         let lines = sidecar.lines_with(&["configmaps", &namespace.name]);
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("watch") || lines[0].contains("list"), "{lines:?}");
@@ -260,7 +263,8 @@ fn a_token_replaced_on_disk_is_used_from_then_on() {
         until(Duration::from_secs(90), "the update", async || {
             let content = fs::read(workspace.path("a.yaml"));
             if content.is_ok_and(|content| content == b"2") { Ok(()) } else { Err("the old content".to_owned()) }
-        }).await;
+        })
+        .await;
         sidecar.holds([("a.yaml", "2")]).await;
         assert_eq!(answered(&server, &new.user(), 403), [Value::Null; 0]);
     });

@@ -41,7 +41,10 @@ impl Reader {
                 let text = fs::read_to_string(&path).expect("the file is there at every moment");
                 assert_eq!(text.len(), FILE_BYTES, "the file is whole at every moment");
                 let version = &text[..8];
-                assert!(text.as_bytes().chunks(8).all(|part| part == version.as_bytes()), "no version is mixed with another");
+                assert!(
+                    text.as_bytes().chunks(8).all(|part| part == version.as_bytes()),
+                    "no version is mixed with another"
+                );
                 seen.versions.insert(version.to_owned());
                 seen.reads += 1;
             }
@@ -107,7 +110,8 @@ fn a_kill_at_any_moment_leaves_whole_files_and_the_next_start_clears_up() {
         sidecar.holds([("large", content(number))]).await;
         reader.stop();
         sidecar.terminate().await;
-        let left: Vec<_> = fs::read_dir(workspace.path(".configbump")).expect("the folder of the state")
+        let left: Vec<_> = fs::read_dir(workspace.path(".configbump"))
+            .expect("the folder of the state")
             .map(|entry| entry.expect("an entry"))
             .filter(|entry| entry.metadata().expect("its metadata").len() > 100_000)
             .map(|entry| entry.file_name())

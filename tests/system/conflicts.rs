@@ -60,10 +60,12 @@ fn a_conflict_is_logged_once_with_the_path_the_winner_and_the_loser() {
         let older = namespace.create(&config_map("winner", [("a.yaml", "winner")])).await;
         namespace.wait_to_be_younger_than(&older).await;
         namespace.create(&config_map("loser", [("a.yaml", "loser")])).await;
-        sidecar.until("a line about the conflict", || {
-            let lines = sidecar.lines_with(&["a.yaml", "winner", "loser"]);
-            if lines.is_empty() { Err("none".to_owned()) } else { Ok(()) }
-        }).await;
+        sidecar
+            .until("a line about the conflict", || {
+                let lines = sidecar.lines_with(&["a.yaml", "winner", "loser"]);
+                if lines.is_empty() { Err("none".to_owned()) } else { Ok(()) }
+            })
+            .await;
         namespace.replace(&config_map("loser", [("a.yaml", "still a loser")])).await;
         settle(&namespace, &sidecar, "marker").await;
         let lines = sidecar.lines_with(&["a.yaml", "winner", "loser"]);

@@ -113,7 +113,8 @@ fn bytes_that_are_no_text_arrive_as_they_are() {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         let all: Vec<u8> = (0..=255).collect();
         // Every length of base64 padding.
-        let files: [(&str, &[u8]); 5] = [("0", b""), ("1", b"\xff"), ("2", b"\xff\xfe"), ("3", b"\xc3\x28\x00"), ("all", &all)];
+        let files: [(&str, &[u8]); 5] =
+            [("0", b""), ("1", b"\xff"), ("2", b"\xff\xfe"), ("3", b"\xc3\x28\x00"), ("all", &all)];
         let mut object = binary_config_map("binary", files);
         object.data = config_map("", [("text", "beside")]).data;
         namespace.create(&object).await;

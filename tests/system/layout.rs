@@ -21,11 +21,13 @@ fn unique_names_files_by_namespace_kind_object_and_key() {
         one.create(&secret("same", [("a.yaml", b"3")])).await;
         let launch = Launch::within(&one, &workspace).args(["--namespace", &two.name, "--kinds", "secrets,configmaps"]);
         let sidecar = launch.args(["--layout", "unique"]).start();
-        sidecar.holds([
-            (format!("namespace_{}.configmap_same.a.yaml", one.name), "1"),
-            (format!("namespace_{}.configmap_same.a.yaml", two.name), "2"),
-            (format!("namespace_{}.secret_same.a.yaml", one.name), "3"),
-        ]).await;
+        sidecar
+            .holds([
+                (format!("namespace_{}.configmap_same.a.yaml", one.name), "1"),
+                (format!("namespace_{}.configmap_same.a.yaml", two.name), "2"),
+                (format!("namespace_{}.secret_same.a.yaml", one.name), "3"),
+            ])
+            .await;
     });
 }
 
@@ -44,10 +46,12 @@ fn tree_has_a_folder_for_each_namespace_and_object() {
         two.delete(&last).await;
         sidecar.holds([(path(&one, "kept"), "2")]).await;
         let left = BTreeSet::from([one.name.clone(), format!("{}/kept", one.name)]);
-        sidecar.until("the empty folders to go", || match workspace.folders() {
-            folders if folders == left => Ok(()),
-            folders => Err(format!("{folders:?}")),
-        }).await;
+        sidecar
+            .until("the empty folders to go", || match workspace.folders() {
+                folders if folders == left => Ok(()),
+                folders => Err(format!("{folders:?}")),
+            })
+            .await;
     });
 }
 
@@ -70,12 +74,16 @@ fn an_annotation_names_the_folder_of_its_object() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         let absolute = workspace.path("below/dir").display().to_string();
-        for (name, folder) in [("nested", "a/b"), ("empty", ""), ("absolute", absolute.as_str()), ("slashes", "./c//d/")] {
+        for (name, folder) in
+            [("nested", "a/b"), ("empty", ""), ("absolute", absolute.as_str()), ("slashes", "./c//d/")]
+        {
             namespace.create(&annotated(config_map(name, [(name, "1")]), FOLDER, folder)).await;
         }
         namespace.create(&config_map("none", [("none", "1")])).await;
         let sidecar = Launch::within(&namespace, &workspace).args(["--folder-annotation", FOLDER]).start();
-        sidecar.holds(["a/b/nested", "below/dir/absolute", "c/d/slashes", "empty", "none"].map(|path| (path, "1"))).await;
+        sidecar
+            .holds(["a/b/nested", "below/dir/absolute", "c/d/slashes", "empty", "none"].map(|path| (path, "1")))
+            .await;
     });
 }
 
@@ -98,10 +106,12 @@ fn the_files_of_an_object_move_with_its_annotation() {
         ] {
             namespace.replace(&annotated(folder)).await;
             sidecar.holds([(files[0], "1"), (files[1], "2"), foreign]).await;
-            sidecar.until("no empty folder", || match workspace.folders() {
-                left if left.iter().eq(folders) => Ok(()),
-                left => Err(format!("{left:?}")),
-            }).await;
+            sidecar
+                .until("no empty folder", || match workspace.folders() {
+                    left if left.iter().eq(folders) => Ok(()),
+                    left => Err(format!("{left:?}")),
+                })
+                .await;
         }
         // A folder that configbump made in an earlier run is removed as well.
         namespace.replace(&annotated("a/b")).await;
@@ -122,7 +132,8 @@ fn a_folder_outside_dir_is_refused_with_one_line_and_changes_nothing() {
         let beside = workspace.beside("elsewhere").display().to_string();
         let sibling = format!("{}-evil", workspace.dir().display());
         let out_and_in = format!("{}/../out/a", workspace.dir().display());
-        let refused = ["..", "a/../b", "a/../../elsewhere", &beside, &sibling, &out_and_in, "/", ".configbump", ".configbump/x"];
+        let refused =
+            ["..", "a/../b", "a/../../elsewhere", &beside, &sibling, &out_and_in, "/", ".configbump", ".configbump/x"];
         let launch = Launch::within(&namespace, &workspace).args(["--folder-annotation", FOLDER]);
         let sidecar = launch.start();
         for (number, folder) in refused.into_iter().enumerate() {
@@ -172,7 +183,8 @@ fn a_planted_link_leads_nowhere() {
         sidecar.until("the marker", || if sidecar.has("marker") { Ok(()) } else { Err("none".to_owned()) }).await;
         assert_eq!(fs::read(workspace.path("file")).expect("the file"), b"written");
         assert!(!workspace.path("file").is_symlink(), "the link is replaced, not followed");
-        let left: Vec<_> = fs::read_dir(&outside).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(&outside).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
         assert_eq!(left, ["victim"]);
         assert_eq!(fs::read(outside.join("victim")).expect("the file"), b"untouched");
     });

@@ -155,7 +155,10 @@ fn a_mounted_volume_of_manifests_is_followed() {
 
 async fn complains_about(sidecar: &Sidecar<'_>, file: &str, line: usize) {
     let complaint = sidecar.says(file).await;
-    assert!(complaint.contains(&format!("{file}:{line}")) || complaint.contains(&format!("line {line}")), "{complaint}");
+    assert!(
+        complaint.contains(&format!("{file}:{line}")) || complaint.contains(&format!("line {line}")),
+        "{complaint}"
+    );
 }
 
 #[test]
@@ -167,7 +170,8 @@ fn a_broken_file_is_named_with_its_line_and_what_it_held_stays() {
         manifests.write("sound.yaml", manifest("sound", "sound", "1"));
         let sidecar = manifests.launch().start();
         sidecar.holds([("broken", "1"), ("sound", "1")]).await;
-        manifests.replace("broken.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: broken\ndata:\n  broken: 2\n");
+        manifests
+            .replace("broken.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: broken\ndata:\n  broken: 2\n");
         sidecar.says("broken.yaml").await;
         manifests.replace("sound.yaml", &manifest("sound", "sound", "2"));
         sidecar.holds([("broken", "1"), ("sound", "2")]).await;
@@ -230,8 +234,15 @@ fn documents_and_lists_are_read_one_by_one() {
             &manifest("two", "two", "2"),
         ];
         manifests.write("documents.yaml", documents.join("\n---\n"));
-        let item = |name: &str| format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","labels":{{"app":"web"}}}},"data":{{"{name}":"{name}"}}}}"#);
-        manifests.write("list.json", format!(r#"{{"apiVersion":"v1","kind":"List","items":[{},{}]}}"#, item("three"), item("four")));
+        let item = |name: &str| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","labels":{{"app":"web"}}}},"data":{{"{name}":"{name}"}}}}"#
+            )
+        };
+        manifests.write(
+            "list.json",
+            format!(r#"{{"apiVersion":"v1","kind":"List","items":[{},{}]}}"#, item("three"), item("four")),
+        );
         manifests.write("maps.yaml", "apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {name: five, labels: {app: web}}\n  data: {five: five}\n");
         let sidecar = manifests.launch().start();
         sidecar.holds([("five", "five"), ("four", "four"), ("one", "1"), ("three", "three"), ("two", "2")]).await;
@@ -245,7 +256,10 @@ fn binary_data_and_secrets_are_decoded() {
     run(async {
         let workspace = Workspace::new();
         let manifests = Manifests::new(&workspace);
-        manifests.write("map.yaml", "kind: ConfigMap\napiVersion: v1\nmetadata: {name: map, labels: {app: web}}\nbinaryData: {binary: /wD+}\n");
+        manifests.write(
+            "map.yaml",
+            "kind: ConfigMap\napiVersion: v1\nmetadata: {name: map, labels: {app: web}}\nbinaryData: {binary: /wD+}\n",
+        );
         manifests.write("secret.yaml", "kind: Secret\napiVersion: v1\nmetadata: {name: secret, labels: {app: web}}\ndata: {encoded: /wD+}\nstringData: {plain: text}\n");
         let sidecar = manifests.launch().args(["--kinds", "configmaps,secrets"]).start();
         let bytes = &b"\xff\x00\xfe"[..];
@@ -261,7 +275,10 @@ fn selectors_names_and_namespaces_mean_the_same_as_in_a_cluster() {
         let manifests = Manifests::new(&workspace);
         for (name, namespace, tier) in [("a", "one", "front"), ("b", "one", "back"), ("c", "two", "front")] {
             let labels = format!("metadata: {{name: {name}, namespace: {namespace}, labels: {{tier: {tier}}}}}");
-            manifests.write(&format!("{name}.yaml"), format!("apiVersion: v1\nkind: ConfigMap\n{labels}\ndata: {{{name}: ''}}\n"));
+            manifests.write(
+                &format!("{name}.yaml"),
+                format!("apiVersion: v1\nkind: ConfigMap\n{labels}\ndata: {{{name}: ''}}\n"),
+            );
         }
         for (options, files) in [
             (&["--labels", "tier in (front,middle)"][..], &["a", "c"][..]),
@@ -275,7 +292,8 @@ fn selectors_names_and_namespaces_mean_the_same_as_in_a_cluster() {
             (&["--names", "a", "--labels", "tier=back"], &["a", "b"]),
             (&["--labels", "tier", "--kinds", "secrets"], &[]),
         ] {
-            let launch = Launch::bare(&workspace).arg("--dir").arg(workspace.dir()).arg("--manifests").arg(&manifests.folder);
+            let launch =
+                Launch::bare(&workspace).arg("--dir").arg(workspace.dir()).arg("--manifests").arg(&manifests.folder);
             let launch = options.iter().fold(launch, |launch, option| launch.args([option]));
             let ended = launch.args(["--once"]).run().await;
             assert_eq!(ended.code, Some(0), "{options:?}: {ended:?}");

@@ -31,10 +31,12 @@ async fn server_without_watch_lists() -> &'static ApiServer {
 }
 
 async fn connections(sidecar: &Sidecar<'_>, link: &Link, count: usize) {
-    sidecar.until(&format!("{count} connections"), || match link.accepted() {
-        accepted if accepted >= count => Ok(()),
-        accepted => Err(format!("{accepted}")),
-    }).await;
+    sidecar
+        .until(&format!("{count} connections"), || match link.accepted() {
+            accepted if accepted >= count => Ok(()),
+            accepted => Err(format!("{accepted}")),
+        })
+        .await;
 }
 
 #[test]
@@ -178,9 +180,14 @@ fn a_server_that_says_nothing_is_given_up_and_asked_again() {
         let (link, access) = link(State::Frozen).await;
         let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
         let sidecar = launch.start();
-        until(SILENCE, "a second attempt", async || {
-            if link.accepted() >= 2 { Ok(()) } else { Err("it waits".to_owned()) }
-        }).await;
+        until(
+            SILENCE,
+            "a second attempt",
+            async || {
+                if link.accepted() >= 2 { Ok(()) } else { Err("it waits".to_owned()) }
+            },
+        )
+        .await;
         assert_eq!(sidecar.lines_with(&["configmaps", &namespace.name]).len(), 1);
         link.set(State::Up);
         sidecar.holds([("a.yaml", "1")]).await;

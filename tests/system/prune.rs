@@ -45,7 +45,14 @@ fn orphans_of_a_time_when_it_was_away_are_removed_and_files_of_others_are_not() 
         let sidecar = launch.start();
         let path = |path: &str| format!("{}/{path}", namespace.name);
         sidecar.in_sync().await;
-        sidecar.holds(["gone/a.yaml", "gone/b.yaml", "kept/c.yaml", "kept/d.yaml"].map(path).into_iter().zip(["1", "2", "3", "4"])).await;
+        sidecar
+            .holds(
+                ["gone/a.yaml", "gone/b.yaml", "kept/c.yaml", "kept/d.yaml"]
+                    .map(path)
+                    .into_iter()
+                    .zip(["1", "2", "3", "4"]),
+            )
+            .await;
         sidecar.kill();
 
         namespace.delete(&gone).await;
@@ -113,7 +120,10 @@ fn prune_all_removes_foreign_files_at_every_completed_list() {
         let sidecar = launch.start();
         sidecar.in_sync().await;
         sidecar.holds([("a.yaml", "1")]).await;
-        assert_eq!(workspace.identity("a.yaml").0, fs::metadata(workspace.path("a.yaml")).map(|m| std::os::unix::fs::MetadataExt::ino(&m)).expect("the file"));
+        assert_eq!(
+            workspace.identity("a.yaml").0,
+            fs::metadata(workspace.path("a.yaml")).map(|m| std::os::unix::fs::MetadataExt::ino(&m)).expect("the file")
+        );
         assert!(outside.is_file() && workspace.path(".configbump").is_dir());
     });
 }

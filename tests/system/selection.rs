@@ -48,7 +48,8 @@ fn a_selector_has_the_whole_syntax() {
             ("app=nothing", &[]),
         ] {
             let workspace = Workspace::new();
-            let launch = administrator(&workspace).args(["--namespace", &namespace.name, "--once", "--labels", selector]);
+            let launch =
+                administrator(&workspace).args(["--namespace", &namespace.name, "--once", "--labels", selector]);
             let ended = launch.run().await;
             assert_eq!(ended.code, Some(0), "{selector}: {ended:?}");
             assert_eq!(workspace.files().paths(), names, "{selector}");
@@ -190,11 +191,9 @@ fn the_namespace_is_that_of_the_context_unless_it_is_given() {
         let access = ApiServer::shared().admin_access();
         let contexts = [("one", &one), ("two", &two)];
         let contexts = contexts.map(|(name, home)| Context { name, access: &access, namespace: Some(&home.name) });
-        for (options, file) in [
-            (&[][..], "one"),
-            (&["--context", "two"], "two"),
-            (&["--context", "two", "--namespace", &one.name], "one"),
-        ] {
+        for (options, file) in
+            [(&[][..], "one"), (&["--context", "two"], "two"), (&["--context", "two", "--namespace", &one.name], "one")]
+        {
             let workspace = Workspace::new();
             let path = workspace.beside("kubeconfig");
             fs::write(&path, kubeconfig(&contexts)).expect("a file");

@@ -44,10 +44,12 @@ fn an_update_replaces_the_content_and_is_logged_with_its_path() {
         namespace.replace(&config_map("routes", [("a.yaml", "2"), ("b.yaml", "same")])).await;
         sidecar.holds([("a.yaml", "2"), ("b.yaml", "same")]).await;
         assert_eq!(workspace.identity("b.yaml"), untouched);
-        sidecar.until("a log line for both writes of a.yaml", || {
-            let lines = sidecar.lines_with(&["a.yaml"]);
-            if lines.len() >= 2 { Ok(()) } else { Err(format!("{lines:?}")) }
-        }).await;
+        sidecar
+            .until("a log line for both writes of a.yaml", || {
+                let lines = sidecar.lines_with(&["a.yaml"]);
+                if lines.len() >= 2 { Ok(()) } else { Err(format!("{lines:?}")) }
+            })
+            .await;
     });
 }
 
