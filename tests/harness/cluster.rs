@@ -20,9 +20,10 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// May do everything; no request of it is in an [`ApiServer::audited`] line.
 const ADMIN_TOKEN: &str = "admin-token";
 
-/// What service accounts and strangers ask for ConfigMaps and Secrets, one line for every request that has ended.
+/// What service accounts and strangers ask for ConfigMaps and Secrets. The stage of requests without valid credentials is
+/// `ResponseStarted`, that of all others `ResponseComplete` in the end.
 const AUDIT_POLICY: &str = r#"{
-    "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted"],
+    "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [
         { "level": "None", "users": ["admin", "system:apiserver"] },
         { "level": "Metadata", "resources": [{ "group": "", "resources": ["configmaps", "secrets"] }] },
@@ -180,7 +181,7 @@ impl ApiServer {
         Access { address: self.port.address, authority: Some(self.authority.clone()), token: token.to_owned() }
     }
 
-    /// The requests of others than the administrator for ConfigMaps and Secrets, as far as they have ended.
+    /// The audit events of what others than the administrator asked for.
     pub fn audited(&self) -> Vec<Value> {
         let lines = fs::read_to_string(&self.audit).unwrap_or_default();
         // The last line may be half written.

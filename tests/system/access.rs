@@ -52,7 +52,11 @@ impl<'w> Pod<'w> {
 
 /// The requests of an account that ended with this status code.
 fn answered(server: &ApiServer, user: &str, code: u64) -> Vec<Value> {
-    let ours = |request: &Value| request["user"]["username"] == user && request["responseStatus"]["code"] == code;
+    let ours = |request: &Value| {
+        request["user"]["username"] == user
+            && request["responseStatus"]["code"] == code
+            && request["stage"] == "ResponseComplete"
+    };
     server.audited().into_iter().filter(ours).collect()
 }
 
