@@ -77,6 +77,8 @@ pub struct Plan {
     scopes: Vec<Listing>,
     objects: HashMap<Arc<ObjectKey>, Held>,
     claims: Claims,
+    /// Files that were to be removed, and are not yet.
+    lingering: Vec<(RelPath, Arc<ObjectKey>)>,
 }
 
 /// How far the lists of a scope are.
@@ -104,17 +106,21 @@ impl Plan {
     #[must_use]
     pub fn new(places: Places, scopes: Vec<Scope>) -> Self {
         let scopes = scopes.into_iter().map(|scope| Listing { scope, list: 0, synced: false }).collect();
-        Self { places, scopes, objects: HashMap::new(), claims: Claims::default() }
+        Self { places, scopes, objects: HashMap::new(), claims: Claims::default(), lingering: Vec::new() }
     }
 
-    /// Enters a file that is on disk although no event of this run accounts for it: it was recorded by an earlier run, or
-    /// its removal failed. A list completed without it removes it.
+    /// Enters a file that an earlier run wrote for an object. A list completed without the object removes it.
     pub fn restore(&mut self, path: RelPath, owner: &Arc<ObjectKey>) {
         let held = self.objects.entry(Arc::clone(owner)).or_default();
         if let Err(at) = held.paths.binary_search(&path) {
             held.paths.insert(at, path.clone());
             self.claims.restore(path, Arc::clone(owner));
         }
+    }
+
+    /// Notes that a file is still on disk because its removal failed. It is tried again when the next list begins.
+    pub fn linger(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
+        self.lingering.push((path, owner));
     }
 
     /// Whether every scope has completed a list.
@@ -133,7 +139,12 @@ impl Plan {
     pub fn step(&mut self, Event { scope, what }: Event) -> Step {
         let mut step = Step::default();
         match what {
-            What::ListStarted => self.scopes[scope].list += 1,
+            What::ListStarted => {
+                self.scopes[scope].list += 1;
+                // Before anything is written, for which it may be in the way.
+                let unclaimed = self.lingering.drain(..).filter(|(path, _)| !self.claims.is_live(path));
+                step.changes.extend(unclaimed.map(|(path, owner)| Change::Remove { path, owner }));
+            }
             What::Apply(object) => self.apply(scope, object, &mut step),
             What::Keep(key) => {
                 if let Some(held) = self.objects.get_mut(&key) {
@@ -143,7 +154,7 @@ impl Plan {
             What::Delete(key) => {
                 if let Some(held) = self.objects.get_mut(&key) {
                     held.holders.retain(|(holder, _)| *holder != scope);
-                    self.forget_if_unheld(&key, &mut step);
+                    self.forget_if_unheld(scope, &key, &mut step);
                 }
             }
             What::ListDone => self.list_done(scope, &mut step),
@@ -165,8 +176,9 @@ impl Plan {
         if !reported_before {
             step.notices.extend(refusals.into_iter().map(|why| Notice::Refused { object: Arc::clone(&key), why }));
         }
-        if let Some(fresh) = fresh {
-            self.claim(&key, &rank, fresh, step);
+        match fresh {
+            Some(fresh) => self.claim(&key, &rank, fresh, step),
+            None => self.rank(&key, &rank, step),
         }
     }
 
@@ -187,6 +199,15 @@ impl Plan {
         }
     }
 
+    /// Gives the paths that an object claims their rank, now that its age is known.
+    fn rank(&mut self, key: &ObjectKey, rank: &Rank, step: &mut Step) {
+        let Some(held) = self.objects.get(key) else { return };
+        for path in &held.paths {
+            self.claims.rank(path, key, rank);
+            step.changes.extend(self.claims.settle(path, key, &mut Fresh::new(), &mut step.notices));
+        }
+    }
+
     fn list_done(&mut self, scope: ScopeId, step: &mut Step) {
         let listing = &mut self.scopes[scope];
         listing.synced = true;
@@ -197,12 +218,15 @@ impl Plan {
         let mut unheld: Vec<_> =
             self.objects.iter().filter(|(_, held)| held.holders.is_empty()).map(|(key, _)| Arc::clone(key)).collect();
         unheld.sort_unstable();
-        unheld.iter().for_each(|key| self.forget_if_unheld(key, step));
+        unheld.iter().for_each(|key| self.forget_if_unheld(scope, key, step));
     }
 
-    /// Removes what an object claims once no scope holds it and every scope that could still report it has completed a list.
-    fn forget_if_unheld(&mut self, key: &ObjectKey, step: &mut Step) {
-        let awaited = || self.scopes.iter().any(|listing| !listing.synced && listing.scope.covers(key));
+    /// Removes what an object claims once no scope holds it and every scope that could still report it, `from` having
+    /// spoken, has completed a list.
+    fn forget_if_unheld(&mut self, from: ScopeId, key: &ObjectKey, step: &mut Step) {
+        let could_report =
+            |(id, listing): (ScopeId, &Listing)| id != from && !listing.synced && listing.scope.covers(key);
+        let awaited = || self.scopes.iter().enumerate().any(could_report);
         if self.objects.get(key).is_none_or(|held| !held.holders.is_empty()) || awaited() {
             return;
         }

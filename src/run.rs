@@ -1,9 +1,11 @@
 //! Wires source → plan → store, and alone knows the order of things.
 
 mod resync;
+#[cfg(test)]
+mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -11,9 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::resync::Resync;
-use crate::config::Config;
+use crate::config::{Config, Layout};
 use crate::plan::{Change, Notice, Places, Plan};
-use crate::source::{Event, Source, SourceError, What};
+use crate::source::{Event, Scope, Source, SourceError, What};
 use crate::store::{Effect, OpenError, Store};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
@@ -53,14 +55,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     // The source first: options that name no source must leave the directory alone.
     let source = Source::find(&config).await?;
     let store = Store::open(&config.dir, config.modes, config.prune)?;
-    let scopes = source.scopes();
-    let resync = Resync::new(scopes.len());
-    let mut plan = Plan::new(Places::new(config.layout, &config.dir), scopes);
-    store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
+    let spool = store.spool();
+    let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes());
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
-    source.run(&store.spool(), &sender, &resync.wakers());
+    source.run(&spool, &sender, &pipeline.resync.wakers());
     drop(sender);
-    let mut pipeline = Pipeline { plan, store, dir: config.dir, in_sync: false, changed: 0, resync };
     while !(config.once && pipeline.is_settled()) {
         tokio::select! {
             biased;
@@ -89,6 +88,14 @@ struct Pipeline {
 }
 
 impl Pipeline {
+    /// Begins with what an earlier run left in the store.
+    fn new(store: Store, layout: Layout, dir: &Path, scopes: Vec<Scope>) -> Self {
+        let resync = Resync::new(scopes.len());
+        let mut plan = Plan::new(Places::new(layout, dir), scopes);
+        store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
+        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, resync }
+    }
+
     /// Takes one event through the plan to the disk.
     fn take(&mut self, event: Event) {
         let scope = event.scope;
@@ -120,9 +127,8 @@ impl Pipeline {
             (Ok(_), _) => {}
             (Err(error), file) => {
                 self.resync.failed(&error);
-                // It is on disk still, so a list has to account for it.
                 if let (true, Some((path, owner))) = (is_removal, file) {
-                    self.plan.restore(path, &owner);
+                    self.plan.linger(path, owner);
                 }
             }
         }

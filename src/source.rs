@@ -4,6 +4,7 @@
 //! [`Spool`](crate::store::Spool) while it reads them.
 
 pub mod cluster;
+pub mod manifests;
 pub mod selector;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 
 use self::cluster::{Cluster, SessionError};
+use self::manifests::{Manifests, ManifestsError};
 use crate::config::{Config, SourceConfig};
 use crate::object::{Kind, Object, ObjectKey};
 use crate::store::Spool;
@@ -19,6 +21,7 @@ use crate::store::Spool;
 /// A source that was found and does nothing yet.
 pub enum Source {
     Cluster(Cluster),
+    Manifests(Box<Manifests>),
 }
 
 /// Why there is no source.
@@ -26,6 +29,8 @@ pub enum Source {
 pub enum SourceError {
     #[error(transparent)]
     Cluster(#[from] SessionError),
+    #[error("--manifests: {0}")]
+    Manifests(#[from] ManifestsError),
 }
 
 impl SourceError {
@@ -34,6 +39,7 @@ impl SourceError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Cluster(error) => error.is_usage(),
+            Self::Manifests(error) => error.is_usage(),
         }
     }
 }
@@ -45,12 +51,15 @@ impl Source {
     ///
     /// [`SourceError`] if it is not there or cannot be used.
     pub async fn find(config: &Config) -> Result<Self, SourceError> {
-        match &config.source {
+        let (selection, folder_annotation) = (&config.selection, config.folder_annotation.clone());
+        Ok(match &config.source {
             SourceConfig::Cluster(cluster) => {
-                Ok(Self::Cluster(Cluster::find(cluster, &config.selection, config.folder_annotation.clone()).await?))
+                Self::Cluster(Cluster::find(cluster, selection, folder_annotation).await?)
             }
-            SourceConfig::Manifests(_) => todo!(),
-        }
+            SourceConfig::Manifests(paths) => {
+                Self::Manifests(Box::new(Manifests::find(paths.clone(), selection.clone(), folder_annotation)?))
+            }
+        })
     }
 
     /// What it follows, each with lists of its own.
@@ -58,6 +67,7 @@ impl Source {
     pub fn scopes(&self) -> Vec<Scope> {
         match self {
             Self::Cluster(cluster) => cluster.scopes(),
+            Self::Manifests(_) => Manifests::scopes(),
         }
     }
 
@@ -66,6 +76,10 @@ impl Source {
     pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
         match self {
             Self::Cluster(cluster) => cluster.run(spool, events, resync),
+            Self::Manifests(manifests) => {
+                let resync = resync.first().cloned().unwrap_or_default();
+                tokio::spawn(manifests.run(spool.clone(), events.clone(), resync));
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ use std::sync::Arc;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use thiserror::Error;
 
+#[cfg(test)]
+pub(crate) use self::disk::crash;
 pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
 
 use self::disk::Place;
@@ -104,7 +106,9 @@ impl Store {
         let spool = Spool::new(Arc::clone(&own), modes);
         clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
-        Ok(Self { dir: dir.to_owned(), root, own, spool, record, modes, prune })
+        let mut store = Self { dir: dir.to_owned(), root, own, spool, record, modes, prune };
+        store.remove_unused_folders().map_err(in_dir)?;
+        Ok(store)
     }
 
     /// What sources put values in.
@@ -301,20 +305,34 @@ impl Store {
     fn remove_empty_folders(&mut self, path: &RelPath) -> io::Result<()> {
         let above: Vec<&str> = path.ancestors().collect();
         for folder in above.into_iter().rev() {
-            if !self.record.has_made(folder) {
+            if !self.remove_if_unused(folder)? {
                 break;
             }
-            let Ok(folder_path) = RelPath::parse(folder) else { break };
-            let gone = match Place::open(self.root.as_fd(), &folder_path) {
-                Ok(place) => disk::remove_empty_folder(place.folder(), place.name)?,
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-            };
-            if !gone {
-                break;
-            }
-            self.record.unmade(folder)?;
         }
         Ok(())
+    }
+
+    /// Removes the folders that a kill left empty, between making one and writing into it, or after removing the last file.
+    fn remove_unused_folders(&mut self) -> io::Result<()> {
+        let made: Vec<String> = self.record.folders().map(str::to_owned).collect();
+        // A folder follows those that it is in.
+        made.iter().rev().try_for_each(|folder| self.remove_if_unused(folder).map(drop))
+    }
+
+    /// Removes a folder if configbump made it and it is empty; whether it did.
+    fn remove_if_unused(&mut self, folder: &str) -> io::Result<bool> {
+        let path = match RelPath::parse(folder) {
+            Ok(path) if self.record.has_made(folder) => path,
+            _ => return Ok(false),
+        };
+        let gone = match Place::open(self.root.as_fd(), &path) {
+            Ok(place) => disk::remove_empty_folder(place.folder(), place.name)?,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if gone {
+            self.record.unmade(folder)?;
+        }
+        Ok(gone)
     }
 
     /// For `--prune all`: removes every file, sub-folders included, that is not configbump's. Gives the paths removed.
@@ -358,7 +376,7 @@ impl Foreign<'_> {
                     self.remove(below.as_fd(), &format!("{path}/"), depth + 1, removed)?;
                 }
                 (FileType::Directory, _) => {
-                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8")
+                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8");
                 }
                 (_, Some(_)) if self.record.owns(&path) => {}
                 _ => {

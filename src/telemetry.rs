@@ -68,3 +68,29 @@ fn filter(level: Level) -> Targets {
 fn is_coloured() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level as Severity;
+
+    use super::*;
+
+    #[test]
+    fn the_level_is_that_of_configbump_and_libraries_only_warn() {
+        for (level, own, of_libraries) in [
+            (Level::Error, Severity::ERROR, Severity::ERROR),
+            (Level::Warn, Severity::WARN, Severity::WARN),
+            (Level::Info, Severity::INFO, Severity::WARN),
+            (Level::Debug, Severity::DEBUG, Severity::WARN),
+            (Level::Trace, Severity::TRACE, Severity::TRACE),
+        ] {
+            let filter = filter(level);
+            let most = |target| {
+                let every = [Severity::ERROR, Severity::WARN, Severity::INFO, Severity::DEBUG, Severity::TRACE];
+                every.into_iter().filter(|severity| filter.would_enable(target, severity)).max()
+            };
+            assert_eq!(most("configbump::store"), Some(own), "{level:?}");
+            assert_eq!(most("kube_client::client"), Some(of_libraries), "{level:?}");
+        }
+    }
+}

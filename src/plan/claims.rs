@@ -77,6 +77,11 @@ impl Claims {
         self.by_path.len()
     }
 
+    /// Whether the file at the path is the content of a claim.
+    pub(super) fn is_live(&self, path: &RelPath) -> bool {
+        self.by_path.get(path).into_iter().flatten().any(|claim| claim.stand == Stand::Live)
+    }
+
     /// Enters what a record says is on disk.
     pub(super) fn restore(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
         self.enter(path, owner, Rank::Restored, None, Stand::Live);
@@ -92,6 +97,12 @@ impl Claims {
             }
             None => self.enter(path.clone(), Arc::clone(owner), rank.clone(), Some(digest), Stand::New),
         }
+    }
+
+    /// Changes the rank of an object's claim. Takes effect when the path is settled.
+    pub(super) fn rank(&mut self, path: &RelPath, owner: &ObjectKey, rank: &Rank) {
+        let claims = self.by_path.get_mut(path);
+        claims.into_iter().flatten().filter(|claim| *claim.owner == *owner).for_each(|claim| claim.rank = rank.clone());
     }
 
     /// Withdraws an object's claim. Takes effect when the path is settled.

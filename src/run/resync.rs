@@ -134,16 +134,16 @@ mod tests {
             resync.failed(&failure());
             resync.failed(&failure());
             resync.due().await;
-            waits.push(before.elapsed().as_secs_f32().round());
+            waits.push((before.elapsed().as_millis() + 500) / 1000);
             resync.ask();
             resync.list_started(0);
         }
-        assert_eq!(waits, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]);
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         resync.list_done(0);
         let before = Instant::now();
         resync.failed(&failure());
         resync.due().await;
-        assert_eq!(before.elapsed().as_secs_f32().round(), 1.0);
+        assert!(before.elapsed() < Duration::from_secs(2));
     }
 
     #[tokio::test]

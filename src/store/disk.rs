@@ -135,7 +135,7 @@ pub(super) fn entries(
 }
 
 /// Lets tests end a run at any of its steps on disk, as a kill would: that step and all later ones do nothing.
-pub(super) mod crash {
+pub(crate) mod crash {
     use std::io;
 
     #[cfg(not(test))]

@@ -146,6 +146,11 @@ impl Record {
         Ok(())
     }
 
+    /// Every folder that configbump made and has not removed, one in another after it.
+    pub fn folders(&self) -> impl Iterator<Item = &str> {
+        self.known.made.iter().map(String::as_str)
+    }
+
     pub fn has_made(&self, folder: &str) -> bool {
         self.known.made.contains(folder)
     }

@@ -49,6 +49,13 @@ impl Spool {
         Self { folder, modes, next: Arc::default() }
     }
 
+    /// A spool in a folder that a test has made.
+    #[cfg(test)]
+    pub(crate) fn for_tests(folder: &std::path::Path) -> Self {
+        let folder = File::open(folder).expect("the test's folder");
+        Self::new(Arc::new(folder.into()), Modes { config_map: 0o644, secret: 0o600 })
+    }
+
     /// Begins a value of an object of this kind, which decides the permissions of its file.
     #[must_use]
     pub fn begin(&self, kind: Kind) -> ContentWriter {

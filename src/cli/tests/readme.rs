@@ -58,14 +58,7 @@ fn default(arg: &Arg) -> String {
 }
 
 fn meaning(arg: &Arg) -> String {
-    let values = arg.get_possible_values();
-    let values: Vec<_> = values
-        .iter()
-        .map(|value| match value.get_help() {
-            Some(help) => format!("`{}` ({help})", value.get_name()),
-            None => format!("`{}`", value.get_name()),
-        })
-        .collect();
+    let values: Vec<_> = arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     if values.is_empty() { help } else { format!("{help}: {}", values.join(", ")) }
 }

@@ -1,0 +1,226 @@
+//! Objects from files: `--manifests`.
+//!
+//! Every path is a file of manifests or a folder of such files (not of folders), in YAML or JSON, with any number of
+//! documents each. They are read in the order of the command line, in a folder by name, and followed from then on.
+//!
+//! A scan of all of them is a list. A file that did not change since the last scan is not read again; its objects are
+//! reported as kept. So are those of a file that can't be used:
+//!
+//! - it is broken: no YAML, or with an object that an API server would refuse;
+//! - somebody is writing it;
+//! - the path itself, as given, can't be read, or is gone: an editor may be about to replace it, and nobody deletes
+//!   configuration this way. (A file that is gone from a folder that can be read is gone with its objects.)
+//!
+//! If two documents are of one object, the one that is read first counts.
+//!
+//! Changes are noticed by their events in the folder. So those that another machine makes on a network file system, and
+//! those to the far end of a link into another folder, are noticed only with the next event.
+
+mod document;
+mod file;
+mod ledger;
+mod watch;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
+
+use self::document::{Found, Reader};
+use self::file::Identity;
+use self::ledger::{Ledger, Step};
+use self::watch::Watch;
+use self::yaml::Problem;
+use super::{Event, Scope, What};
+use crate::config::Selection;
+use crate::store::Spool;
+
+/// Files and folders of manifests that were found, and what to follow in them.
+#[derive(Debug)]
+pub struct Manifests {
+    paths: Vec<PathBuf>,
+    selection: Selection,
+    folder_annotation: Option<String>,
+    watch: Watch,
+}
+
+/// Follows them.
+#[derive(Debug)]
+struct Follower {
+    paths: Vec<PathBuf>,
+    reader: Reader,
+    ledger: Ledger,
+    watch: Watch,
+}
+
+/// Why manifests can't be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestsError {
+    #[error("{path}: {error}; give a file or folder that exists", path = path.display())]
+    Path { path: PathBuf, error: io::Error },
+    #[error("cannot watch files: {0}; if there are too many, raise the limit fs.inotify.max_user_instances")]
+    Watch(io::Error),
+}
+
+impl ManifestsError {
+    /// Whether an option is wrong, rather than the world.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Path { .. })
+    }
+}
+
+/// The receiver of the events is gone.
+struct Gone;
+
+/// What became of reading a file.
+enum Reading {
+    Good(Identity, Vec<Found>),
+    Broken(Option<Identity>, Problem),
+    /// It changed meanwhile.
+    Unsettled,
+}
+
+impl Manifests {
+    /// Checks that every path exists, and begins to watch them; nothing is read yet. Must be called in a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a path does not exist, or the system has no instance of inotify left.
+    pub fn find(
+        paths: Vec<PathBuf>,
+        selection: Selection,
+        folder_annotation: Option<String>,
+    ) -> Result<Self, ManifestsError> {
+        for path in &paths {
+            fs::metadata(path).map_err(|error| ManifestsError::Path { path: path.clone(), error })?;
+        }
+        let watch = Watch::new(&paths).map_err(ManifestsError::Watch)?;
+        Ok(Self { paths, selection, folder_annotation, watch })
+    }
+
+    /// The only scope, which covers everything.
+    #[must_use]
+    pub fn scopes() -> Vec<Scope> {
+        vec![Scope { kind: None, namespace: None, name: None }]
+    }
+
+    /// Reports everything, then everything again after each change, until the receiver is gone. After `resync`, what did
+    /// not change is reported in full, too.
+    ///
+    /// A list is not completed as long as there is something that was never read because it can't be: what an earlier run
+    /// placed for it must stay.
+    pub async fn run(self, spool: Spool, events: Sender<Event>, resync: Arc<Notify>) {
+        let Self { paths, selection, folder_annotation, watch } = self;
+        let ledger = Ledger::new(paths.iter().map(PathBuf::as_path));
+        let reader = Reader { selection, folder_annotation, spool };
+        let mut follower = Follower { paths, reader, ledger, watch };
+        while follower.scan(&events).await.is_ok() {
+            tokio::select! {
+                () = follower.watch.changed() => {}
+                () = resync.notified() => follower.ledger.forget_all(),
+                () = events.closed() => return,
+            }
+        }
+    }
+}
+
+impl Follower {
+    async fn scan(&mut self, events: &Sender<Event>) -> Result<(), Gone> {
+        let changes = self.watch.take();
+        changes.files.iter().for_each(|path| self.ledger.forget(path));
+        if changes.anything {
+            self.ledger.forget_all();
+        }
+        self.ledger.begin();
+        send(events, What::ListStarted).await?;
+        for root in 0..self.paths.len() {
+            let path = self.paths[root].clone();
+            match list(&path) {
+                Ok(files) => {
+                    self.ledger.root_is_readable(root);
+                    for file in files {
+                        let step = self.visit(root, &file.into());
+                        report(step, events).await?;
+                    }
+                }
+                Err(error) => report(self.ledger.root_failed(root, &error.to_string()), events).await?,
+            }
+        }
+        if self.ledger.end() {
+            send(events, What::ListDone).await?;
+        }
+        Ok(())
+    }
+
+    /// Visits a file, and reads it if need be.
+    fn visit(&mut self, root: usize, path: &Arc<Path>) -> Step {
+        if !self.ledger.visit(root, path) {
+            return Step::default();
+        }
+        let identity = match file::look(path) {
+            Ok(Some(identity)) => identity,
+            Ok(None) => {
+                self.ledger.gone(path);
+                return Step::default();
+            }
+            Err(text) => return self.ledger.failed(path, None, Problem::whole(text)),
+        };
+        if self.ledger.is_unchanged(path, identity) || self.watch.is_unsettled(path) {
+            return self.ledger.keep(path);
+        }
+        match self.read(path) {
+            _ if self.watch.is_unsettled(path) => self.ledger.keep(path),
+            Reading::Good(identity, found) => self.ledger.read(path, identity, found),
+            Reading::Broken(identity, problem) => self.ledger.failed(path, identity, problem),
+            Reading::Unsettled => {
+                self.watch.suspect(path);
+                self.ledger.keep(path)
+            }
+        }
+    }
+
+    fn read(&self, path: &Path) -> Reading {
+        let (mut file, identity) = match file::open(path) {
+            Ok(opened) => opened,
+            Err(text) => return Reading::Broken(None, Problem::whole(text)),
+        };
+        let read = self.reader.read(&mut (&file).take(file::FILE_BYTES_MAX), path);
+        match (file::identify(&file), read) {
+            (Ok(after), _) if after != identity => Reading::Unsettled,
+            (Err(_), _) => Reading::Unsettled,
+            (Ok(_), Ok(found)) => Reading::Good(identity, found),
+            (Ok(_), Err(mut problem)) => {
+                if problem.line.is_none() {
+                    problem.line = file::line_not_utf8(&mut file).unwrap_or_default();
+                }
+                Reading::Broken(Some(identity), problem)
+            }
+        }
+    }
+}
+
+/// The files at a path: itself, or those in it.
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if fs::metadata(path)?.is_dir() { file::list(path) } else { Ok(vec![path.to_owned()]) }
+}
+
+async fn report(step: Step, events: &Sender<Event>) -> Result<(), Gone> {
+    step.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    step.notes.iter().for_each(|line| tracing::info!("{line}"));
+    for what in step.whats {
+        send(events, what).await?;
+    }
+    Ok(())
+}
+
+async fn send(events: &Sender<Event>, what: What) -> Result<(), Gone> {
+    events.send(Event { scope: 0, what }).await.map_err(|_| Gone)
+}

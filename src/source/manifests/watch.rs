@@ -1,0 +1,330 @@
+//! Notices that something happens to manifests, and says when it is over. Nothing wakes it while nothing happens.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::future;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inotify::{Event, EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+use super::file;
+
+/// Changes that follow each other within this time are one.
+const QUIET: Duration = Duration::from_millis(50);
+/// But nothing is put off for longer than this.
+const QUIET_MAX: Duration = Duration::from_millis(500);
+/// For so long a file that somebody has begun to write is left alone. Then it is read although nobody has closed it: what
+/// truncates a file by its path never opens it.
+const WRITING_MAX: Duration = Duration::from_secs(10);
+/// How soon, and then how often at least, a folder that can't be watched is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Room for a few dozen events; one takes at most 16 bytes and a name of 256.
+const BUFFER_BYTES: usize = 4096;
+
+/// The watch on the folders of all manifests.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: AsyncFd<Inotify>,
+    log: Log,
+}
+
+/// What happened since it was asked for the last time.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Events may have been missed: any file may have changed.
+    pub anything: bool,
+    /// Files that may have changed.
+    pub files: HashSet<PathBuf>,
+}
+
+/// What the events have said.
+#[derive(Debug)]
+struct Log {
+    folders: Vec<Folder>,
+    changes: Changes,
+    /// Whether something happened that should be looked at.
+    due: bool,
+    /// The files that somebody writes at the moment, by the last time that this was seen.
+    written: HashMap<PathBuf, Instant>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Whether every manifest in it matters, or only those that were named.
+    all: bool,
+    names: HashSet<OsString>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Watched(WatchDescriptor),
+    /// To be watched at this time, and if that fails, after this delay again.
+    Lost {
+        at: Instant,
+        delay: Duration,
+        reported: Option<String>,
+    },
+}
+
+impl Watch {
+    /// Watches the folders among the paths, and the folders that the files among them are in. Must be called in a runtime.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system has no instance of inotify left. A folder that can't be watched is reported and tried again.
+    pub fn new(paths: &[PathBuf]) -> io::Result<Self> {
+        #[allow(
+            deprecated,
+            reason = "what replaces it is unsafe, for the sake of types that may change their descriptor"
+        )]
+        let inotify = AsyncFd::with_interest(Inotify::init()?, Interest::READABLE)?;
+        let mut folders = Vec::new();
+        for path in paths {
+            match path.file_name().filter(|_| !path.is_dir()) {
+                Some(name) => {
+                    let folder = folder(&mut folders, path.parent().unwrap_or(Path::new("")));
+                    folder.names.insert(name.to_owned());
+                }
+                None => folder(&mut folders, path).all = true,
+            }
+        }
+        let mut log = Log { folders, changes: Changes::default(), due: false, written: HashMap::new() };
+        log.watch_the_lost(&mut inotify.get_ref().watches());
+        log.changes = Changes::default();
+        Ok(Self { inotify, log })
+    }
+
+    /// Waits until something happened and is over. Nothing is lost if the wait is given up.
+    pub async fn changed(&mut self) {
+        while !self.log.due {
+            let alarm = self.log.alarm();
+            tokio::select! {
+                () = until(alarm) => self.log.ring(&mut self.inotify.get_ref().watches()),
+                _ = readable(&mut self.inotify, &mut self.log) => {}
+            }
+        }
+        let end = Instant::now() + QUIET_MAX;
+        let mut quiet = Instant::now() + QUIET;
+        while Instant::now() < quiet.min(end) {
+            tokio::select! {
+                () = sleep_until(quiet.min(end)) => {}
+                matters = readable(&mut self.inotify, &mut self.log) => if matters { quiet = Instant::now() + QUIET },
+            }
+        }
+        self.log.watch_the_lost(&mut self.inotify.get_ref().watches());
+    }
+
+    /// What happened since the last call.
+    pub fn take(&mut self) -> Changes {
+        self.log.drain(self.inotify.get_mut());
+        self.log.due = false;
+        std::mem::take(&mut self.log.changes)
+    }
+
+    /// Whether a file can't be relied on at the moment: somebody writes it, or it changed since the changes were taken.
+    pub fn is_unsettled(&mut self, path: &Path) -> bool {
+        self.log.drain(self.inotify.get_mut());
+        let Log { changes, written, .. } = &self.log;
+        changes.anything || changes.files.contains(path) || written.contains_key(path)
+    }
+
+    /// Treats a file as one that somebody writes, although no event has said so.
+    pub fn suspect(&mut self, path: &Path) {
+        self.log.written.insert(path.to_owned(), Instant::now());
+    }
+}
+
+/// The folder with this path, made if it is missing.
+fn folder<'f>(folders: &'f mut Vec<Folder>, path: &Path) -> &'f mut Folder {
+    let at = folders.iter().position(|folder| folder.path == path).unwrap_or_else(|| {
+        let state = State::Lost { at: Instant::now(), delay: RETRY, reported: None };
+        folders.push(Folder { path: path.to_owned(), all: false, names: HashSet::new(), state });
+        folders.len() - 1
+    });
+    &mut folders[at]
+}
+
+async fn until(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => sleep_until(at).await,
+        None => future::pending().await,
+    }
+}
+
+/// Waits for events and takes them in. Returns whether one of them matters.
+async fn readable(inotify: &mut AsyncFd<Inotify>, log: &mut Log) -> bool {
+    match inotify.readable_mut().await {
+        Ok(mut guard) => {
+            let matters = log.drain(guard.get_inner_mut());
+            guard.clear_ready();
+            matters
+        }
+        // The runtime is about to end.
+        Err(_) => future::pending().await,
+    }
+}
+
+impl Log {
+    /// Takes in the events that are there, without waiting. Returns whether one of them matters.
+    fn drain(&mut self, inotify: &mut Inotify) -> bool {
+        let mut watches = inotify.watches();
+        let mut matters = false;
+        let mut buffer = [0; BUFFER_BYTES];
+        loop {
+            match inotify.read_events(&mut buffer) {
+                Ok(events) => events.for_each(|event| matters |= self.note(&event, &mut watches)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        self.lose(&format!("cannot read what happened to the manifests: {error}"));
+                    }
+                    return matters;
+                }
+            }
+        }
+    }
+
+    /// Takes in an event. Returns whether it matters.
+    fn note(&mut self, event: &Event<&OsStr>, watches: &mut Watches) -> bool {
+        if event.mask.contains(EventMask::Q_OVERFLOW) {
+            self.lose("more happened to the manifests than the system could report");
+            return true;
+        }
+        let mut matters = false;
+        for folder in &mut self.folders {
+            if !matches!(&folder.state, State::Watched(descriptor) if *descriptor == event.wd) {
+                continue;
+            }
+            let Some(name) = event.name else {
+                matters |= folder.note(event, watches);
+                continue;
+            };
+            if !folder.minds(name) {
+                continue;
+            }
+            let path = folder.path.join(name);
+            self.changes.files.insert(path.clone());
+            if event.mask.contains(EventMask::MODIFY) {
+                self.written.insert(path, Instant::now());
+                continue;
+            }
+            if !event.mask.contains(EventMask::ATTRIB) {
+                self.written.remove(&path);
+            }
+            matters = true;
+        }
+        self.due |= matters;
+        matters
+    }
+
+    /// Events were missed.
+    fn lose(&mut self, why: &str) {
+        tracing::warn!("{why}; all of them are read again");
+        self.written.clear();
+        self.changes.anything = true;
+        self.due = true;
+    }
+
+    /// When there is something to do although nothing happens.
+    fn alarm(&self) -> Option<Instant> {
+        let retries = self.folders.iter().filter_map(|folder| match folder.state {
+            State::Watched(_) => None,
+            State::Lost { at, .. } => Some(at),
+        });
+        retries.chain(self.written.values().map(|last| *last + WRITING_MAX)).min()
+    }
+
+    fn ring(&mut self, watches: &mut Watches) {
+        self.watch_the_lost(watches);
+        let now = Instant::now();
+        let before = self.written.len();
+        self.written.retain(|_, last| now < *last + WRITING_MAX);
+        self.due |= self.written.len() < before;
+    }
+
+    /// Tries again to watch the folders that are not watched. They are looked at in any case.
+    fn watch_the_lost(&mut self, watches: &mut Watches) {
+        let now = Instant::now();
+        for folder in &mut self.folders {
+            if matches!(folder.state, State::Lost { at, .. } if at <= now) {
+                self.due = true;
+                self.changes.anything |= folder.watch(now, watches);
+            }
+        }
+    }
+}
+
+impl Folder {
+    fn minds(&self, name: &OsStr) -> bool {
+        // The files of a kubelet's volume are links through one that is replaced as a whole: `..data`.
+        name.as_bytes().starts_with(b"..") || self.names.contains(name) || self.all && file::is_manifest(name)
+    }
+
+    /// Takes in an event of the folder itself. Returns whether it matters.
+    fn note(&mut self, event: &Event<&OsStr>, watches: &mut Watches) -> bool {
+        let gone = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT | EventMask::IGNORED;
+        if !event.mask.intersects(gone) {
+            return false;
+        }
+        if event.mask.contains(EventMask::MOVE_SELF)
+            && let Err(error) = watches.remove(event.wd.clone())
+        {
+            tracing::debug!("{}: the watch was removed already: {error}", self.path.display());
+        }
+        self.state = State::Lost { at: Instant::now(), delay: RETRY, reported: None };
+        true
+    }
+
+    /// Tries to watch the folder. Returns whether that succeeded.
+    fn watch(&mut self, now: Instant, watches: &mut Watches) -> bool {
+        let State::Lost { delay, reported, .. } = &mut self.state else { return true };
+        let mask = WatchMask::CREATE
+            | WatchMask::MODIFY
+            | WatchMask::CLOSE_WRITE
+            | WatchMask::MOVE
+            | WatchMask::DELETE
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::EXCL_UNLINK
+            | WatchMask::ONLYDIR;
+        let path = if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path };
+        match watches.add(path, mask) {
+            Ok(descriptor) => {
+                if reported.is_some() {
+                    tracing::info!("{}: is watched again", path.display());
+                }
+                self.state = State::Watched(descriptor);
+                true
+            }
+            Err(error) => {
+                let error = explain(&error);
+                if reported.as_ref() != Some(&error) {
+                    let (path, seconds) = (path.display(), RETRY_MAX.as_secs());
+                    tracing::warn!("{path}: cannot be watched: {error}; it is looked at every {seconds} s instead");
+                }
+                let next = (*delay * 2).min(RETRY_MAX);
+                self.state = State::Lost { at: now + *delay, delay: next, reported: Some(error) };
+                false
+            }
+        }
+    }
+}
+
+/// The error with its remedy, where the system's own words mislead.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "the limit fs.inotify.max_user_watches is reached; raise it".to_owned(),
+        _ => error.to_string(),
+    }
+}
