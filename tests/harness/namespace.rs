@@ -74,8 +74,8 @@ impl Namespace {
     pub async fn create_all<K: Item>(&self, objects: &[K]) {
         for some in objects.chunks(AT_A_TIME) {
             let mut creations = JoinSet::new();
-            for object in some.iter().cloned() {
-                let api = self.api();
+            for object in some {
+                let (api, object) = (self.api(), object.clone());
                 creations.spawn(async move { api.create(&PostParams::default(), &object).await.expect("creation") });
             }
             creations.join_all().await;

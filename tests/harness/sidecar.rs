@@ -199,7 +199,9 @@ impl Sidecar<'_> {
     }
 
     /// Ends it as a power cut does.
-    pub fn kill(self) {}
+    pub fn kill(self) {
+        drop(self);
+    }
 
     fn status(&self) -> Option<ExitStatus> {
         self.child.borrow_mut().try_wait().expect("a child can be waited for")
