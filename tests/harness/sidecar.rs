@@ -145,6 +145,13 @@ impl Sidecar<'_> {
         self.workspace.path(path).is_file()
     }
 
+    /// A path as the sidecar sees it, among its own mounts.
+    pub fn sees(&self, path: &Path) -> PathBuf {
+        let mut seen = PathBuf::from(format!("/proc/{}/root", self.child.borrow().id()));
+        seen.push(path.strip_prefix("/").unwrap_or(path));
+        seen
+    }
+
     /// Waits until the first sync is on disk.
     pub async fn in_sync(&self) {
         self.says("in sync").await;

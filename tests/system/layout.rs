@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+
+use rustix::fs::Mode;
 
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{annotated, config_map, secret};
@@ -187,6 +190,25 @@ fn a_planted_link_leads_nowhere() {
 }
 
 #[test]
+fn what_is_no_file_gives_way_to_one_and_is_never_waited_for() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        fs::create_dir(workspace.dir()).expect("a folder");
+        rustix::fs::mkfifoat(rustix::fs::CWD, workspace.path("fifo"), Mode::from_raw_mode(0o666)).expect("a FIFO");
+        let _socket = UnixListener::bind(workspace.path("socket")).expect("a socket");
+        symlink("nowhere", workspace.path("dangling")).expect("a link");
+        symlink("loop", workspace.path("loop")).expect("a link");
+        let files = [("dangling", "1"), ("fifo", "1"), ("loop", "1"), ("socket", "1")];
+        namespace.create(&config_map("routes", files)).await;
+        let sidecar = Launch::within(&namespace, &workspace).start();
+        sidecar.in_sync().await;
+        let kinds = files.map(|(path, _)| fs::symlink_metadata(workspace.path(path)).expect("the file").is_file());
+        assert_eq!(kinds, [true; 4]);
+        sidecar.holds(files).await;
+    });
+}
+
+#[test]
 fn a_folder_where_a_file_is_wanted_is_reported_and_hinders_nothing() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
@@ -209,10 +231,9 @@ fn a_file_where_a_folder_is_wanted_is_reported_and_hinders_nothing() {
         let launch = Launch::within(&namespace, &workspace).args(["--folder-annotation", FOLDER]);
         let sidecar = launch.start();
         sidecar.holds([("a", "file"), ("marker", "")]).await;
-        sidecar.in_sync().await;
-        sidecar.terminate().await;
+        sidecar.says("folder").await;
         namespace.delete(&file).await;
-        launch.start().holds([("a/b", "folder"), ("marker", "")]).await;
+        sidecar.holds([("a/b", "folder"), ("marker", "")]).await;
     });
 }
 

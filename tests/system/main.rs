@@ -19,6 +19,7 @@ mod access;
 mod atomicity;
 mod conflicts;
 mod content;
+mod disk;
 mod input;
 mod layout;
 mod manifests;
