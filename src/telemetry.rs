@@ -58,9 +58,9 @@ pub fn init(format: Format, level: Level) {
     tracing_subscriber::registry().with(layer.with_filter(filter(level))).init();
 }
 
-/// The level for configbump itself. Of its libraries only warnings are shown, unless it is the last level, which shows all.
+/// The level for configbump itself. Of its libraries only errors are shown, unless it is the last level, which shows all.
 fn filter(level: Level) -> Targets {
-    let of_libraries = if level == Level::Trace { level } else { level.min(Level::Warn) };
+    let of_libraries = if level == Level::Trace { level } else { Level::Error };
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(of_libraries)
 }
 

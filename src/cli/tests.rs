@@ -248,7 +248,7 @@ fn a_bad_value_is_named_with_its_option_and_the_remedy() {
 fn names_may_be_as_long_as_kubernetes_has_them_and_no_longer() {
     let (label, name) = ("a".repeat(63), format!("{}.b", "a".repeat(251)));
     let config = config(&format!("-n {label} --names {name} --folder-annotation {name}/{label}"));
-    assert_eq!(config.selection.names, std::slice::from_ref(&name));
+    assert_eq!(config.selection.names, [name.as_str()]);
     assert!(refusal(&format!("-n {label}a")).contains("63"));
     assert!(refusal(&format!("--names {name}b")).contains("253"));
     assert!(refusal(&format!("--folder-annotation {label}a")).contains("example.com/folder"));

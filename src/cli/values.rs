@@ -34,7 +34,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("there is an empty name in it; write the names of objects, as in --names web,api".to_owned());
     }
-    if is_subdomain(text) {
+    if selector::is_dns_subdomain(text) {
         return Ok(text.to_owned());
     }
     Err(format!(
@@ -49,7 +49,7 @@ pub(super) fn namespace(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("there is an empty name in it; write the names of namespaces, or --all-namespaces".to_owned());
     }
-    if is_label(text) && text.len() <= 63 {
+    if selector::is_dns_label(text) {
         return Ok(text.to_owned());
     }
     Err(format!(
@@ -68,7 +68,8 @@ pub(super) fn context(text: &str) -> Result<String, String> {
 
 pub(super) fn annotation(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if is_annotation(text) {
+    // The API server, too, lowers the key of an annotation before it looks at it.
+    if selector::is_label_key(&text.to_ascii_lowercase()) {
         return Ok(text.to_owned());
     }
     Err(format!("{} cannot be the key of an annotation; write one such as example.com/folder", quoted(text)))
@@ -99,28 +100,4 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
         )),
         Some(mode) => Ok(mode),
     }
-}
-
-/// A DNS label as RFC 1123 has it, but of any length: lower-case letters, digits and `-`, which is at neither end.
-fn is_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-/// A DNS subdomain as Kubernetes has it for the names of objects: labels between dots, at most 253 characters.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
-}
-
-/// The key of an annotation as Kubernetes has it: a name of at most 63 characters, after an optional subdomain and `/`.
-fn is_annotation(text: &str) -> bool {
-    let (prefix, name) = text.rsplit_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let outer = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    // The API server lowers the key before it looks at it.
-    prefix.is_none_or(|prefix| is_subdomain(&prefix.to_ascii_lowercase()))
-        && name.len() <= 63
-        && name.bytes().all(inner)
-        && outer(name.bytes().next())
-        && outer(name.bytes().last())
 }

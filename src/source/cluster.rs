@@ -280,7 +280,7 @@ impl Follower {
         Err(Stop::Failed(Failure::Status { status, in_stream: false }))
     }
 
-    async fn page(&mut self, documents: Documents, events: &mpsc::Sender<Event>) -> Result<Turn, Stop> {
+    async fn page(&mut self, documents: Documents<Body>, events: &mpsc::Sender<Event>) -> Result<Turn, Stop> {
         let (objects, mut found) = mpsc::channel(OBJECTS_WAITING_MAX);
         let wanted = Arc::clone(&self.wanted);
         let reading =

@@ -19,6 +19,8 @@
 mod document;
 mod file;
 mod ledger;
+mod metadata;
+mod text;
 mod watch;
 mod yaml;
 

@@ -47,12 +47,12 @@ pub fn parse(text: &str) -> Result<Selector, ParseError> {
 }
 
 /// Whether a name is a lower-case DNS subdomain (RFC 1123), as the API server checks it.
-pub(super) fn is_dns_subdomain(name: &str) -> bool {
+pub(crate) fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= SUBDOMAIN_BYTES_MAX && name.split('.').all(is_dns_part)
 }
 
 /// Whether a name is a lower-case DNS label (RFC 1123), as the API server checks it.
-pub(super) fn is_dns_label(name: &str) -> bool {
+pub(crate) fn is_dns_label(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && is_dns_part(name)
 }
 
@@ -73,7 +73,8 @@ fn is_label_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && is_framed(name, |byte| byte.is_ascii_alphanumeric(), b"-_.")
 }
 
-fn is_label_key(key: &str) -> bool {
+/// Whether a text can be the key of a label, or of an annotation once it is in lower case.
+pub(crate) fn is_label_key(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => is_dns_subdomain(prefix) && is_label_name(name),
         None => is_label_name(key),

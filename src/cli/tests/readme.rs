@@ -36,25 +36,27 @@ fn the_manifests_in_the_readme_are_the_files() {
 
 /// The options as a Markdown table, a row each, under the headings of the help.
 fn table() -> String {
-    let mut table = String::from("| option | environment | meaning | default |\n| --- | --- | --- | --- |\n");
+    let mut rows =
+        ["| option | environment | meaning | default |", "| --- | --- | --- | --- |"].map(str::to_owned).to_vec();
     let mut heading = None;
     let mut command = Cli::command().disable_help_flag(true).disable_version_flag(true);
     command.build();
     for arg in command.get_arguments() {
         if heading != arg.get_help_heading() {
             heading = arg.get_help_heading();
-            table += &format!("| **{}** | | | |\n", heading.unwrap_or_default());
+            rows.push(format!("| **{}** | | | |", heading.unwrap_or_default()));
         }
         let short = arg.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
         let long = arg.to_string().replace(['<', '>'], "");
         let variable = variable_of(arg).unwrap_or_default();
-        table += &format!("| {short}`{long}` | `{variable}` | {} | {} |\n", meaning(arg), default(arg));
+        rows.push(format!("| {short}`{long}` | `{variable}` | {} | {} |", meaning(arg), default(arg)));
     }
-    table
+    rows.join("\n") + "\n"
 }
 
 fn default(arg: &Arg) -> String {
-    arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect()
+    let values: Vec<_> = arg.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect();
+    values.join(",")
 }
 
 fn meaning(arg: &Arg) -> String {

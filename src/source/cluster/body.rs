@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
-use kube::client::Body;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -33,14 +32,14 @@ pub(super) enum BodyError {
 }
 
 /// The body of a response, and how long it may stay silent.
-pub(super) struct Documents {
-    body: Body,
+pub(super) struct Documents<B> {
+    body: B,
     silence_max: Duration,
     buffer: BytesMut,
 }
 
-impl Documents {
-    pub fn new(body: Body, silence_max: Duration) -> Self {
+impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documents<B> {
+    pub fn new(body: B, silence_max: Duration) -> Self {
         Self { body, silence_max, buffer: BytesMut::new() }
     }
 
@@ -158,5 +157,98 @@ impl Read for Chunks {
         let len = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..len]);
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+
+    use super::*;
+
+    const SILENCE_MAX: Duration = Duration::from_millis(100);
+
+    /// A response that comes in these chunks and then ends, or falls silent.
+    struct Response {
+        chunks: VecDeque<Bytes>,
+        silent: bool,
+    }
+
+    impl http_body::Body for Response {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            match self.chunks.pop_front() {
+                None if self.silent => Poll::Pending,
+                chunk => Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk)))),
+            }
+        }
+    }
+
+    fn documents(text: &str, chunk_len: usize, silent: bool) -> Documents<Response> {
+        let chunks = text.as_bytes().chunks(chunk_len).map(Bytes::copy_from_slice).collect();
+        Documents::new(Response { chunks, silent }, SILENCE_MAX)
+    }
+
+    fn all(from: &mut dyn Read) -> Result<String, WireError> {
+        let mut text = String::new();
+        from.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    #[tokio::test]
+    async fn lines_come_whole_however_they_are_cut_and_however_long_they_are() -> Result<(), BodyError> {
+        let long = "x".repeat(3 * SHORT_BYTES_MAX);
+        let lines = ["a", "", &long, "bc", &long, &long[..SHORT_BYTES_MAX]];
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        for chunk_len in [7, 16_384, text.len()] {
+            let mut documents = documents(&text, chunk_len, false);
+            for line in lines {
+                let read = documents.line(all).await?;
+                assert!(read.as_deref() == Some(line), "chunks of {chunk_len}, a line of {}", line.len());
+            }
+            assert_eq!(documents.line(all).await?, None);
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_cut_is_no_line() {
+        for len in [1, 2 * SHORT_BYTES_MAX] {
+            let text = "x".repeat(len);
+            let json = |from: &mut dyn Read| {
+                if all(from)?.ends_with('\n') { Ok(()) } else { Err(io::Error::other("cut").into()) }
+            };
+            assert!(documents(&text, 1000, false).line(json).await.is_err(), "{len}");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_is_noticed_in_short_and_in_long_lines() {
+        for len in [0, 1, 2 * SHORT_BYTES_MAX] {
+            let read = documents(&"x".repeat(len), 1000, true).line(all).await;
+            assert!(matches!(read, Err(BodyError::Silent(_))), "{len}: {read:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_gives_up_ends_the_waiting() {
+        let give_up = |_: &mut dyn Read| Err::<(), _>(io::Error::other("no more").into());
+        let read = documents(&"x".repeat(10 * SHORT_BYTES_MAX), 1000, true).line(give_up).await;
+        assert!(matches!(read, Err(BodyError::Wire(_))), "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_response_is_read_as_a_whole_or_in_its_beginning() -> Result<(), BodyError> {
+        let text = "a\nb\n".repeat(1000);
+        assert_eq!(documents(&text, 100, false).whole(all).await?, text);
+        assert_eq!(documents(&text, 100, true).beginning(250).await?.len(), 300);
+        assert_eq!(documents(&text, 100, false).beginning(10_000).await?, text);
+        Ok(())
     }
 }

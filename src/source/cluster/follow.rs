@@ -184,3 +184,169 @@ impl Follow {
         doubled.min(BACKOFF_MAX).mul_f64(0.5 + jitter / 2.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(120);
+    const SHORT: Duration = Duration::from_millis(5);
+
+    fn status(code: u16) -> Failure {
+        Failure::Status { status: Status { code, ..Status::default() }, in_stream: false }
+    }
+
+    fn event(code: u16) -> Failure {
+        Failure::Status { status: Status { code, ..Status::default() }, in_stream: true }
+    }
+
+    fn broken() -> Failure {
+        Failure::Transport("broken".into())
+    }
+
+    fn watch(version: &str) -> Ask {
+        Ask::Watch { version: version.into() }
+    }
+
+    fn page(objects_max: Option<u32>, continue_token: Option<&str>) -> Ask {
+        Ask::Page { objects_max, continue_token: continue_token.map(str::to_owned) }
+    }
+
+    /// A follower whose list ended at version 5.
+    fn watching() -> Follow {
+        let mut follow = Follow::new();
+        follow.opened();
+        assert!(follow.bookmark("5", true));
+        follow
+    }
+
+    #[test]
+    fn a_streamed_list_is_complete_at_its_bookmark_and_the_same_answer_goes_on_as_a_watch() {
+        let mut follow = Follow::new();
+        assert_eq!(follow.ask(), &Ask::StreamedList);
+        assert!(follow.opened(), "a list begins");
+        follow.object("9");
+        assert!(!follow.bookmark("4", false), "an ordinary bookmark completes nothing");
+        assert!(follow.is_listing());
+        assert!(follow.bookmark("5", true));
+        assert_eq!(follow.ask(), &watch("5"), "the versions of the listed objects do not count");
+        assert!(!follow.bookmark("6", true), "there is no list to complete");
+        follow.object("7");
+        assert_eq!(follow.ask(), &watch("7"));
+    }
+
+    #[test]
+    fn a_watch_that_ends_or_breaks_goes_on_where_it_was() {
+        let mut follow = watching();
+        assert_eq!(follow.ended(LONG, LONG, 1.0), Duration::ZERO);
+        assert_eq!(follow.ask(), &watch("5"));
+        assert!(!follow.opened(), "no list begins");
+        follow.object("8");
+        follow.failed(&broken(), LONG, 0.0);
+        follow.failed(&status(503), SHORT, 0.0);
+        assert_eq!(follow.ask(), &watch("8"));
+    }
+
+    #[test]
+    fn a_server_that_cannot_stream_lists_is_asked_for_pages_at_once_and_from_then_on() {
+        for refusal in [status(422), status(400), event(500), event(504)] {
+            let mut follow = Follow::new();
+            assert_eq!(follow.failed(&refusal, SHORT, 1.0), Duration::ZERO, "{refusal:?}");
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+            assert!(follow.opened());
+            assert!(!follow.page("7".into(), "more".into()));
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), Some("more")));
+            assert!(!follow.opened(), "a further page begins no list");
+            assert!(follow.page("7".into(), String::new()));
+            assert_eq!(follow.ask(), &watch("7"));
+            follow.relist();
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+        }
+    }
+
+    #[test]
+    fn other_failures_of_a_streamed_list_do_not_give_it_up() {
+        for failure in [status(401), status(403), status(429), status(500), broken()] {
+            let mut follow = Follow::new();
+            assert!(follow.failed(&failure, SHORT, 0.0) > Duration::ZERO);
+            assert_eq!(follow.ask(), &Ask::StreamedList, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_version_is_listed_anew_at_once_but_not_for_ever() {
+        for gone in [status(410), event(410)] {
+            let mut follow = watching();
+            for _ in 0..IMMEDIATE_RELISTS_MAX {
+                assert_eq!(follow.failed(&gone, SHORT, 1.0), Duration::ZERO);
+                assert_eq!(follow.ask(), &Ask::StreamedList);
+                follow.opened();
+                follow.bookmark("6", true);
+            }
+            assert!(follow.failed(&gone, SHORT, 1.0) > Duration::ZERO);
+            assert_eq!(follow.ask(), &Ask::StreamedList);
+        }
+    }
+
+    #[test]
+    fn pages_that_expire_on_the_way_are_replaced_by_one_without_an_end() {
+        let mut follow = Follow::new();
+        follow.failed(&status(422), SHORT, 0.0);
+        follow.page("7".into(), "more".into());
+        assert!(follow.failed(&status(410), SHORT, 0.0) > Duration::ZERO);
+        assert_eq!(follow.ask(), &page(None, None));
+        assert!(follow.opened(), "a list begins anew");
+    }
+
+    #[test]
+    fn pages_that_fail_on_the_way_begin_anew() {
+        let mut follow = Follow::new();
+        follow.failed(&status(422), SHORT, 0.0);
+        follow.page("7".into(), "more".into());
+        follow.failed(&broken(), SHORT, 0.0);
+        assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+    }
+
+    #[test]
+    fn the_waits_double_to_a_bound_and_spread_over_half_of_it() {
+        for (jitter, expected) in [
+            (1.0, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]),
+            (0.0, [500, 1000, 2000, 4000, 8000, 15_000, 15_000]),
+        ] {
+            let mut follow = watching();
+            let waits = expected.map(|_| follow.failed(&broken(), SHORT, jitter).as_millis());
+            assert_eq!(waits, expected);
+        }
+    }
+
+    #[test]
+    fn only_an_answer_that_lasted_and_brought_something_makes_failures_forgotten() {
+        let mut follow = watching();
+        let mut next = |lasted, brought| {
+            follow.opened();
+            if brought {
+                follow.object("9");
+            }
+            follow.failed(&broken(), lasted, 1.0).as_secs()
+        };
+        assert_eq!([next(SHORT, true), next(SHORT, true), next(LONG, false)], [1, 2, 4]);
+        assert_eq!([next(LONG, true), next(SHORT, true)], [1, 2]);
+    }
+
+    #[test]
+    fn a_server_that_keeps_ending_watches_early_is_asked_less_and_less() {
+        let mut follow = watching();
+        let waits = [(); 3].map(|()| follow.ended(SHORT, LONG, 1.0).as_secs());
+        assert_eq!(waits, [1, 2, 4]);
+        assert!(follow.ended(Duration::from_secs(60), LONG, 0.5) <= SPREAD, "a restart spreads its followers");
+    }
+
+    #[test]
+    fn the_server_may_ask_for_a_longer_wait_within_bounds() {
+        let after = |retry_after_s| {
+            let status = Status { code: 429, retry_after_s: Some(retry_after_s), ..Status::default() };
+            watching().failed(&Failure::Status { status, in_stream: false }, SHORT, 1.0).as_secs()
+        };
+        assert_eq!([after(0), after(7), after(u64::MAX)], [1, 7, 30]);
+    }
+}

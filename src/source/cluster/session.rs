@@ -96,6 +96,11 @@ impl Session {
         let (kube_config, namespace) = load(config).await?;
         let present = Present { client: client(&kube_config)?, made: Instant::now(), trusted: true };
         tracing::debug!("the API server is {}", kube_config.cluster_url);
+        if kube_config.accept_invalid_certs {
+            tracing::warn!(
+                "the API server's certificate is not verified, as --tls-verify=false or the kubeconfig asks"
+            );
+        }
         Ok((Self { config: config.clone(), present: Arc::new(Mutex::new(present)) }, namespace))
     }
 

@@ -22,6 +22,13 @@ pub struct Identity {
     changed: (i64, i64),
 }
 
+#[cfg(test)]
+impl Identity {
+    pub fn of_inode(inode: u64) -> Self {
+        Self { inode, ..Self::default() }
+    }
+}
+
 impl From<&Metadata> for Identity {
     fn from(metadata: &Metadata) -> Self {
         Self {
@@ -76,7 +83,7 @@ pub fn identify(file: &File) -> Result<Identity, String> {
 
 fn check(metadata: &Metadata) -> Result<Identity, String> {
     if !metadata.is_file() {
-        return Err("this is no regular file; take it away".to_owned());
+        return Err("this is no regular file; only those are read".to_owned());
     }
     if metadata.len() > FILE_BYTES_MAX {
         return Err(format!("this is larger than {} MiB; split it", FILE_BYTES_MAX / 1024 / 1024));
@@ -162,7 +169,7 @@ mod tests {
         assert_eq!(look(folder.path()), Ok(None));
         assert_eq!(look(&path("dangling")), Err("this is a link to nothing".to_owned()));
         for name in ["pipe", "/dev/null"] {
-            assert_eq!(look(&path(name)), Err("this is no regular file; take it away".to_owned()), "{name}");
+            assert_eq!(look(&path(name)), Err("this is no regular file; only those are read".to_owned()), "{name}");
             assert!(open(&path(name)).is_err(), "{name}");
         }
         assert_eq!(look(&path("large")), Err("this is larger than 32 MiB; split it".to_owned()));

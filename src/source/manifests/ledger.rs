@@ -1,5 +1,8 @@
 //! What each file held when it was last read, and what follows from that for a list. No input and no output.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -194,7 +197,7 @@ impl Ledger {
         if held.reported.take().is_some() {
             step.notes.push(format!("{}: can be read again", path.display()));
         }
-        let before = held.objects.replace(Vec::new()).unwrap_or_default();
+        let before = held.objects.take().unwrap_or_default();
         held.identity = Some(identity);
         let objects = held.objects.insert(Vec::new());
         for Found { object, line } in found {
