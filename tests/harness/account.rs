@@ -1,0 +1,127 @@
+//! Service accounts and what they may do.
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{Api, ObjectMeta, PostParams};
+
+use super::namespace::Namespace;
+use super::wait::{PATIENCE, until};
+
+/// A service account that may do nothing yet.
+pub struct Account<'a> {
+    home: &'a Namespace,
+    object: ServiceAccount,
+    name: String,
+}
+
+/// The least that a sidecar needs for these resources.
+pub fn least(resources: &[&str]) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(resources.iter().map(|&resource| resource.to_owned()).collect()),
+        verbs: vec!["list".to_owned(), "watch".to_owned()],
+        ..PolicyRule::default()
+    }
+}
+
+/// The same for the objects with these names only.
+pub fn least_by_name(resources: &[&str], names: &[&str]) -> PolicyRule {
+    PolicyRule { resource_names: Some(names.iter().map(|&name| name.to_owned()).collect()), ..least(resources) }
+}
+
+impl<'a> Account<'a> {
+    pub async fn new(home: &'a Namespace, name: &str) -> Self {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let object = home.create(&ServiceAccount { metadata, ..ServiceAccount::default() }).await;
+        Self { home, object, name: name.to_owned() }
+    }
+
+    /// Deletes the account, which makes its tokens worthless.
+    pub async fn delete(self) {
+        self.home.delete(&self.object).await;
+    }
+
+    /// A token like those that kubelet puts into pods.
+    pub async fn token(&self) -> String {
+        let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
+        let accounts = self.home.api::<ServiceAccount>();
+        let answer = accounts.create_token_request(&self.name, &PostParams::default(), &request).await;
+        answer.expect("a token").status.and_then(|status| status.token).expect("a token")
+    }
+
+    /// Lets the account do this in that namespace, and waits until the server knows.
+    pub async fn allow(&self, namespace: &Namespace, rule: PolicyRule) {
+        let metadata = self.metadata();
+        let role = Role { metadata: metadata.clone(), rules: Some(vec![rule.clone()]) };
+        namespace.create(&role).await;
+        let role_ref = self.role_ref("Role");
+        namespace.create(&RoleBinding { metadata, role_ref, subjects: Some(vec![self.subject()]) }).await;
+        self.wait_until_allowed(Some(&namespace.name), &rule).await;
+    }
+
+    /// Lets the account do this in every namespace, and waits until the server knows.
+    pub async fn allow_everywhere(&self, rule: PolicyRule) {
+        let metadata = self.metadata();
+        let role =
+            ClusterRole { metadata: metadata.clone(), rules: Some(vec![rule.clone()]), ..ClusterRole::default() };
+        let params = PostParams::default();
+        Api::all(self.home.client()).create(&params, &role).await.expect("a ClusterRole");
+        let role_ref = self.role_ref("ClusterRole");
+        let binding = ClusterRoleBinding { metadata, role_ref, subjects: Some(vec![self.subject()]) };
+        Api::all(self.home.client()).create(&params, &binding).await.expect("a ClusterRoleBinding");
+        self.wait_until_allowed(None, &rule).await;
+    }
+
+    fn metadata(&self) -> ObjectMeta {
+        ObjectMeta { name: Some(format!("{}-{}", self.home.name, self.name)), ..ObjectMeta::default() }
+    }
+
+    fn role_ref(&self, kind: &str) -> RoleRef {
+        let name = self.metadata().name.unwrap_or_default();
+        RoleRef { api_group: Some("rbac.authorization.k8s.io".to_owned()), kind: kind.to_owned(), name }
+    }
+
+    fn subject(&self) -> Subject {
+        Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: self.name.clone(),
+            namespace: Some(self.home.name.clone()),
+            ..Subject::default()
+        }
+    }
+
+    /// The user name that requests with this account's token are known by.
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.home.name, self.name)
+    }
+
+    async fn wait_until_allowed(&self, namespace: Option<&str>, rule: &PolicyRule) {
+        let reviews = Api::<SubjectAccessReview>::all(self.home.client());
+        let name = rule.resource_names.iter().flatten().next();
+        let groups = ["system:serviceaccounts", "system:authenticated"].map(str::to_owned);
+        for (resource, verb) in rule.resources.iter().flatten().flat_map(|r| rule.verbs.iter().map(move |v| (r, v))) {
+            let attributes = ResourceAttributes {
+                namespace: namespace.map(str::to_owned),
+                resource: Some(resource.clone()),
+                verb: Some(verb.clone()),
+                name: name.cloned(),
+                ..ResourceAttributes::default()
+            };
+            let spec = SubjectAccessReviewSpec {
+                user: Some(self.user()),
+                groups: Some(groups.to_vec()),
+                resource_attributes: Some(attributes),
+                ..SubjectAccessReviewSpec::default()
+            };
+            let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+            until(PATIENCE, &format!("{} to be allowed to {verb} {resource}", self.user()), async || {
+                let answer = reviews.create(&PostParams::default(), &review).await.expect("a review");
+                let status = answer.status.expect("a review with a status");
+                if status.allowed { Ok(()) } else { Err(format!("{status:?}")) }
+            })
+            .await;
+        }
+    }
+}
