@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use thiserror::Error;
 
 #[cfg(test)]
@@ -85,7 +86,7 @@ pub enum OpenError {
 
 /// A change that did not happen. The file is as it was before.
 #[derive(Debug, Error)]
-#[error("cannot {verb} {}: {error}", path.display())]
+#[error("cannot {verb} {}: {error}{}", path.display(), remedy(error))]
 pub struct ChangeError {
     verb: &'static str,
     path: PathBuf,
@@ -389,6 +390,19 @@ impl Foreign<'_> {
     }
 }
 
+/// What somebody can do about an error of a change.
+fn remedy(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::ISDIR) => "; a folder is in the way, move it away",
+        // A symlink on the way is either of the two.
+        Some(Errno::NOTDIR | Errno::LOOP) => "; what is no folder is in the way, move it away",
+        Some(Errno::NOSPC | Errno::DQUOT) => "; make room, or raise the volume's size limit",
+        Some(Errno::ACCESS | Errno::PERM) => "; run as the owner of the folder, or with its group",
+        Some(Errno::ROFS) => "; mount it writable",
+        _ => "",
+    }
+}
+
 fn parked_name(claim: ClaimId) -> String {
     format!("{PARKED_PREFIX}{claim}")
 }
@@ -404,7 +418,6 @@ fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
 
 /// Two of them would remove each other's files. A file system without locks has to do without.
 fn lock(own: &OwnedFd, dir: &Path) -> Result<(), OpenError> {
-    use rustix::io::Errno;
     match rustix::fs::flock(own, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { dir: dir.to_owned() }),

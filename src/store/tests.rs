@@ -1,1 +1,319 @@
+//! The store against a directory in which others do as they please.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+
+const MODES: Modes = Modes { config_map: 0o664, secret: 0o600 };
+
+/// More than what is kept in memory.
+const LARGE: &[u8] = &[b'x'; 100_000];
+
+struct Fixture {
+    outer: TempDir,
+    store: Store,
+}
+
+impl Fixture {
+    fn new(prune: Prune) -> Self {
+        let outer = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&outer.path().join("dir"), MODES, prune).expect("a store");
+        Self { outer, store }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.outer.path().join("dir")
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir().join(path)
+    }
+
+    /// Ends it without a word and opens the directory again.
+    fn restart(self) -> Self {
+        let Self { outer, store } = self;
+        let prune = store.prune;
+        drop(store);
+        let store = Store::open(&outer.path().join("dir"), MODES, prune).expect("a store");
+        Self { outer, store }
+    }
+
+    fn write_as(&mut self, kind: Kind, path: &str, bytes: &[u8]) -> Result<Effect, ChangeError> {
+        let owner = Arc::new(ObjectKey { kind, namespace: "ns".into(), name: "name".into() });
+        let content = self.store.spool().content(kind, bytes);
+        self.store.apply(Change::Write { path: path_of(path), owner, content })
+    }
+
+    fn write(&mut self, path: &str, bytes: &[u8]) -> Result<Effect, ChangeError> {
+        self.write_as(Kind::ConfigMap, path, bytes)
+    }
+
+    fn remove(&mut self, path: &str) -> Result<Effect, ChangeError> {
+        self.store.apply(Change::Remove { path: path_of(path), owner: owner() })
+    }
+
+    fn owned(&self) -> Vec<&str> {
+        self.store.owned().map(|(path, _)| path.as_str()).collect()
+    }
+
+    /// Every name in the store's own folder.
+    fn own_folder(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.at(OWN_FOLDER)).expect("the own folder");
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+fn path_of(text: &str) -> RelPath {
+    RelPath::parse(text).expect("a path")
+}
+
+fn owner() -> Arc<ObjectKey> {
+    Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "ns".into(), name: "name".into() })
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("metadata").permissions().mode() & 0o7777
+}
+
+#[test]
+fn bytes_that_are_there_already_are_not_written() {
+    for bytes in [b"small".as_slice(), b"", LARGE] {
+        let mut fixture = Fixture::new(Prune::Owned);
+        assert_eq!(fixture.write("a", bytes).expect("a write"), Effect::Written);
+        let inode = fs::metadata(fixture.at("a")).expect("a file").ino();
+        let mut fixture = fixture.restart();
+        assert_eq!(fixture.write("a", bytes).expect("a write"), Effect::Nothing);
+        assert_eq!(fs::metadata(fixture.at("a")).expect("a file").ino(), inode);
+        assert_eq!(fixture.own_folder(), ["record"]);
+    }
+}
+
+#[test]
+fn a_file_has_its_kinds_permissions_whatever_the_umask() {
+    let before = rustix::process::umask(Mode::from_raw_mode(0o077));
+    let mut fixture = Fixture::new(Prune::Owned);
+    for (kind, name, expected) in [(Kind::ConfigMap, "c", 0o664), (Kind::Secret, "s", 0o600)] {
+        for (bytes, path) in [(b"small".as_slice(), format!("{name}1")), (LARGE, format!("{name}2"))] {
+            fixture.write_as(kind, &path, bytes).expect("a write");
+            assert_eq!(mode(&fixture.at(&path)), expected, "{path}");
+        }
+    }
+    rustix::process::umask(before);
+}
+
+#[test]
+fn a_file_that_somebody_changed_is_restored() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("a", b"one").expect("a write");
+    fs::write(fixture.at("a"), "two").expect("a change");
+    assert_eq!(fixture.write("a", b"one").expect("a write"), Effect::Written);
+    assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"one");
+}
+
+#[test]
+fn what_is_planted_at_a_files_place_is_replaced_and_never_followed() {
+    for bytes in [b"new".as_slice(), LARGE] {
+        let mut fixture = Fixture::new(Prune::Owned);
+        let outside = fixture.outer.path().join("outside");
+        fs::write(&outside, bytes).expect("a file outside");
+        symlink(&outside, fixture.at("link")).expect("a symlink");
+        rustix::fs::mknodat(rustix::fs::CWD, fixture.at("fifo"), FileType::Fifo, Mode::RUSR, 0).expect("a FIFO");
+        let _socket = std::os::unix::net::UnixListener::bind(fixture.at("socket")).expect("a socket");
+        for name in ["link", "fifo", "socket"] {
+            assert_eq!(fixture.write(name, bytes).expect("a write"), Effect::Written, "{name}");
+            assert!(fs::symlink_metadata(fixture.at(name)).expect("metadata").is_file(), "{name}");
+        }
+        fixture.write("link", b"changed").expect("a write");
+        assert_eq!(fs::read(&outside).expect("the file outside"), bytes);
+    }
+}
+
+#[test]
+fn a_folder_that_became_a_symlink_is_not_entered() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    let outside = fixture.outer.path().join("outside");
+    fs::create_dir(&outside).expect("a folder outside");
+    fixture.write("sub/a", b"one").expect("a write");
+    fs::rename(fixture.at("sub"), fixture.outer.path().join("moved")).expect("a rename");
+    symlink(&outside, fixture.at("sub")).expect("a symlink");
+    fs::write(outside.join("a"), "theirs").expect("a file outside");
+
+    assert!(fixture.write("sub/a", b"two").is_err());
+    assert_eq!(fixture.remove("sub/a").expect("it is not there"), Effect::Nothing);
+    assert_eq!(fs::read(outside.join("a")).expect("the file outside"), b"theirs");
+}
+
+#[test]
+fn a_folder_at_a_files_place_stays_and_the_error_names_it() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fs::create_dir(fixture.at("a")).expect("a folder");
+    let error = fixture.write("a", b"one").expect_err("a folder is there").to_string();
+    assert!(error.contains("dir/a"), "{error}");
+    assert_eq!(fixture.remove("a").expect("nothing of ours is there"), Effect::Nothing);
+    assert!(fixture.at("a").is_dir());
+    assert_eq!(fixture.own_folder(), ["record"]);
+}
+
+#[test]
+fn folders_that_it_made_go_with_their_last_file_and_others_stay() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fs::create_dir(fixture.at("theirs")).expect("a folder");
+    for path in ["ours/deep/a", "ours/b", "theirs/sub/c"] {
+        fixture.write(path, b"x").expect("a write");
+    }
+    let mut fixture = fixture.restart();
+    fixture.remove("ours/deep/a").expect("a removal");
+    assert!(fixture.at("ours").is_dir() && !fixture.at("ours/deep").exists());
+    fixture.remove("ours/b").expect("a removal");
+    fixture.remove("theirs/sub/c").expect("a removal");
+    assert!(!fixture.at("ours").exists());
+    assert!(fixture.at("theirs").is_dir() && !fixture.at("theirs/sub").exists());
+}
+
+#[test]
+fn a_folder_that_is_a_strangers_home_now_stays() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("sub/a", b"x").expect("a write");
+    fs::write(fixture.at("sub/theirs"), "x").expect("a foreign file");
+    fixture.remove("sub/a").expect("a removal");
+    assert!(fixture.at("sub/theirs").exists());
+}
+
+#[test]
+fn the_record_survives_and_forgets_what_is_gone() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    for path in ["a", "b", "sub/\"quoted\" ü"] {
+        fixture.write(path, b"x").expect("a write");
+    }
+    fixture.remove("b").expect("a removal");
+    assert_eq!(fixture.restart().owned(), ["a", "sub/\"quoted\" ü"]);
+}
+
+#[test]
+fn a_record_with_foreign_or_torn_lines_loses_only_those() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("a", b"x").expect("a write");
+    let record = fixture.at(OWN_FOLDER).join("record");
+    let mut text = fs::read_to_string(&record).expect("the record");
+    text += "{\"own\":{\"path\":\"../../etc/passwd\",\"kind\":\"ConfigMap\",\"namespace\":\"n\",\"name\":\"n\"}}\n";
+    text += "{\"made\":{\"folder\":\"/etc\"}}\nnonsense\n\u{0}\n{\"own\":{\"path\":\"tor";
+    fs::write(&record, text).expect("a change");
+    assert_eq!(fixture.restart().owned(), ["a"]);
+}
+
+#[test]
+fn the_record_does_not_grow_with_changes() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    let record = fixture.at(OWN_FOLDER).join("record");
+    for _ in 0..2000 {
+        fixture.write("a", b"x").expect("a write");
+        fixture.remove("a").expect("a removal");
+    }
+    let lines = fs::read_to_string(&record).expect("the record").lines().count();
+    assert!(lines <= 1100, "{lines} lines");
+    let before = fs::metadata(&record).expect("the record").len();
+    fixture.write("a", b"x").expect("a write");
+    let first = fs::metadata(&record).expect("the record").len();
+    for n in 0..100 {
+        fixture.write("a", format!("{n}").as_bytes()).expect("a write");
+    }
+    assert!(first > before);
+    assert_eq!(fs::metadata(&record).expect("the record").len(), first, "a change of a known file is no news");
+}
+
+#[test]
+fn what_a_kill_left_half_done_is_cleared_away() {
+    let fixture = Fixture::new(Prune::Owned);
+    for name in ["tmp-0", "tmp-17", "parked-3"] {
+        fs::write(fixture.at(OWN_FOLDER).join(name), "x").expect("a leftover");
+    }
+    assert_eq!(fixture.restart().own_folder(), ["record"]);
+}
+
+#[test]
+fn what_is_kept_aside_takes_its_place_whole() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    for bytes in [b"loser".as_slice(), LARGE] {
+        let content = fixture.store.spool().content(Kind::ConfigMap, bytes);
+        let digest = Some(content.digest);
+        fixture.store.apply(Change::Park { claim: 7, owner: owner(), content }).expect("a park");
+        fixture.write("a", b"winner").expect("a write");
+        let promote = |digest| Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
+        assert!(fixture.store.apply(promote(Some(Digest([0; 32])))).is_err(), "it was changed meanwhile");
+        assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"winner");
+        assert_eq!(fixture.store.apply(promote(digest)).expect("a promotion"), Effect::Written);
+        assert_eq!(fs::read(fixture.at("a")).expect("a file"), bytes);
+        assert!(fixture.store.apply(promote(digest)).is_err(), "there is nothing kept aside any more");
+    }
+}
+
+#[test]
+fn a_demoted_file_stays_while_it_is_copied_aside() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write_as(Kind::Secret, "a", LARGE).expect("a write");
+    let owner = Arc::new(ObjectKey { kind: Kind::Secret, ..(*owner()).clone() });
+    fixture.store.apply(Change::Demote { path: path_of("a"), owner, claim: 3 }).expect("a demotion");
+    let parked = fixture.at(OWN_FOLDER).join("parked-3");
+    assert_eq!(fs::read(&parked).expect("the copy"), LARGE);
+    assert_eq!(mode(&parked), MODES.secret);
+    assert_eq!(fs::read(fixture.at("a")).expect("the file"), LARGE);
+    fixture.store.apply(Change::Drop { claim: 3 }).expect("a drop");
+    assert_eq!(fixture.own_folder(), ["record"]);
+}
+
+#[test]
+fn prune_all_removes_every_foreign_file_and_follows_no_link() {
+    let mut fixture = Fixture::new(Prune::All);
+    let outside = fixture.outer.path().join("outside");
+    fs::create_dir(&outside).expect("a folder outside");
+    fs::write(outside.join("kept"), "x").expect("a file outside");
+    fixture.write("sub/a", b"x").expect("a write");
+    fs::write(fixture.at("sub/theirs"), "x").expect("a foreign file");
+    fs::create_dir_all(fixture.at("t/u")).expect("a foreign folder");
+    fs::write(fixture.at("t/u/theirs"), "x").expect("a foreign file");
+    symlink(&outside, fixture.at("link")).expect("a symlink");
+    let mut removed = fixture.store.remove_foreign().expect("a removal");
+    removed.sort();
+    assert_eq!(removed, ["link", "sub/theirs", "t/u/theirs"].map(PathBuf::from));
+    assert!(fixture.at("sub/a").exists() && outside.join("kept").exists());
+    assert_eq!(fixture.own_folder(), ["record"]);
+}
+
+#[test]
+fn other_prunes_remove_no_foreign_file_and_never_removes_nothing() {
+    for prune in [Prune::Owned, Prune::Never] {
+        let mut fixture = Fixture::new(prune);
+        fixture.write("ours", b"x").expect("a write");
+        fs::write(fixture.at("theirs"), "x").expect("a foreign file");
+        assert_eq!(fixture.store.remove_foreign().expect("nothing to do"), [] as [PathBuf; 0]);
+        fixture.remove("ours").expect("a removal");
+        assert!(fixture.at("theirs").exists());
+        assert_eq!(fixture.at("ours").exists(), prune == Prune::Never);
+        assert_eq!(fixture.owned(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_second_store_on_the_directory_is_refused_until_the_first_is_gone() {
+    let fixture = Fixture::new(Prune::Owned);
+    let second = Store::open(&fixture.dir(), MODES, Prune::Owned);
+    assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
+    fixture.restart();
+}
+
+#[test]
+fn an_unusable_directory_is_an_error_and_stays_as_it_is() {
+    let outer = tempfile::tempdir().expect("a temporary directory");
+    let file = outer.path().join("file");
+    fs::write(&file, "x").expect("a file");
+    assert!(matches!(Store::open(&file, MODES, Prune::All), Err(OpenError::NotADirectory { .. })));
+    assert!(matches!(Store::open(&file.join("below"), MODES, Prune::All), Err(OpenError::Make { .. })));
+    assert_eq!(fs::read(&file).expect("the file"), b"x");
+    let dir = outer.path().join("dir");
+    fs::create_dir(&dir).expect("a folder");
+    symlink(outer.path(), dir.join(OWN_FOLDER)).expect("a symlink");
+    assert!(matches!(Store::open(&dir, MODES, Prune::All), Err(OpenError::Write { .. })));
+}
