@@ -31,6 +31,13 @@ pub fn least_by_name(resources: &[&str], names: &[&str]) -> PolicyRule {
     PolicyRule { resource_names: Some(names.iter().map(|&name| name.to_owned()).collect()), ..least(resources) }
 }
 
+/// A token of the account with this name, like those that kubelet puts into pods.
+pub async fn token_of(accounts: &Api<ServiceAccount>, name: &str) -> String {
+    let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
+    let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
+    answer.expect("a token").status.and_then(|status| status.token).expect("a token")
+}
+
 impl<'a> Account<'a> {
     pub async fn new(home: &'a Namespace, name: &str) -> Self {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
@@ -45,10 +52,7 @@ impl<'a> Account<'a> {
 
     /// A token like those that kubelet puts into pods.
     pub async fn token(&self) -> String {
-        let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
-        let accounts = self.home.api::<ServiceAccount>();
-        let answer = accounts.create_token_request(&self.name, &PostParams::default(), &request).await;
-        answer.expect("a token").status.and_then(|status| status.token).expect("a token")
+        token_of(&self.home.api(), &self.name).await
     }
 
     /// Lets the account do this in that namespace, and waits until the server knows.

@@ -1,7 +1,6 @@
 //! Who may read: service accounts with the least Role, in a pod and outside, and what happens when they may not.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,44 +10,10 @@ use crate::harness::account::{Account, least, least_by_name};
 use crate::harness::cluster::{ApiServer, Cluster};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{config_map, labelled, secret};
+use crate::harness::pod::Pod;
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::{run, until};
 use crate::harness::workspace::Workspace;
-
-/// The service-account folder of a pod, as kubelet keeps it.
-struct Pod<'w> {
-    workspace: &'w Workspace,
-    credentials: PathBuf,
-}
-
-impl<'w> Pod<'w> {
-    fn new(workspace: &'w Workspace, namespace: &Namespace, access: &Access) -> Self {
-        let pod = Self { workspace, credentials: workspace.beside("serviceaccount") };
-        fs::create_dir(&pod.credentials).expect("a folder");
-        pod.put("ca.crt", access.authority.as_deref().expect("the tests' servers have one"));
-        pod.put("namespace", &namespace.name);
-        pod.put("token", &access.token);
-        pod
-    }
-
-    /// Replaces a file as kubelet does, at once.
-    fn put(&self, name: &str, content: &str) {
-        let temporary = self.workspace.fresh("credential");
-        fs::write(&temporary, content).expect("a file");
-        fs::rename(temporary, self.credentials.join(name)).expect("a file replaced");
-    }
-
-    /// No option but `--dir` and `--labels`: the rest is what a pod finds.
-    fn launch(&self, access: &Access) -> Launch<'w> {
-        let at = "/var/run/secrets/kubernetes.io/serviceaccount";
-        let mounts =
-            format!("mount -t tmpfs none /var/run; mkdir -p {at}; mount --bind '{}' {at}", self.credentials.display());
-        Launch::new(self.workspace)
-            .mounting(mounts)
-            .environment("KUBERNETES_SERVICE_HOST", access.address.ip().to_string())
-            .environment("KUBERNETES_SERVICE_PORT", access.address.port().to_string())
-    }
-}
 
 /// The requests of an account that ended with this status code.
 fn answered(server: &ApiServer, user: &str, code: u64) -> Vec<Value> {
@@ -80,7 +45,7 @@ fn in_a_pod_the_least_role_is_enough_and_the_namespace_is_the_pods_own() {
         account.allow(&namespace, least(&["configmaps"])).await;
         let access = ApiServer::shared().access(&account.token().await);
         namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
-        let sidecar = Pod::new(&workspace, &namespace, &access).launch(&access).start();
+        let sidecar = Pod::new(&workspace, &namespace.name, &access).launch(&access).start();
         sidecar.in_sync().await;
         sidecar.holds([("a.yaml", "1")]).await;
         namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
@@ -99,7 +64,7 @@ fn white_space_around_token_and_namespace_does_not_matter() {
         account.allow(&namespace, least(&["configmaps"])).await;
         let access = ApiServer::shared().access(&account.token().await);
         namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
-        let pod = Pod::new(&workspace, &namespace, &access);
+        let pod = Pod::new(&workspace, &namespace.name, &access);
         pod.put("namespace", &format!("{}\n", namespace.name));
         pod.put("token", &format!("{}\n", access.token));
         pod.launch(&access).start().holds([("a.yaml", "1")]).await;
@@ -222,7 +187,7 @@ fn a_bad_token_is_named_once_and_a_good_one_is_picked_up() {
         let access = ApiServer::shared().access(&gone.token().await);
         gone.delete().await;
         namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
-        let pod = Pod::new(&workspace, &namespace, &access);
+        let pod = Pod::new(&workspace, &namespace.name, &access);
         let sidecar = pod.launch(&access).start();
         sidecar.says("401").await;
         let path = format!("/api/v1/namespaces/{}/configmaps", namespace.name);
@@ -254,7 +219,7 @@ fn a_token_replaced_on_disk_is_used_from_then_on() {
         new.allow(&namespace, least(&["configmaps"])).await;
         let access = server.access(&old.token().await);
         namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
-        let pod = Pod::new(&workspace, &namespace, &access);
+        let pod = Pod::new(&workspace, &namespace.name, &access);
         let sidecar = pod.launch(&access).start();
         sidecar.holds([("a.yaml", "1")]).await;
 

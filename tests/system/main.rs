@@ -9,6 +9,7 @@ mod harness {
     pub mod link;
     pub mod namespace;
     pub mod object;
+    pub mod pod;
     pub mod server;
     pub mod sidecar;
     pub mod wait;
@@ -26,5 +27,6 @@ mod manifests;
 mod once;
 mod outage;
 mod prune;
+mod readme;
 mod selection;
 mod sync;
