@@ -1,0 +1,56 @@
+//! Tells the program that reads the directory that its files have changed.
+//!
+//! A [`Batch`] is what changed on disk since the last bump that succeeded. There are four kinds of bump, each a module
+//! with a type of its own; the ones that were asked for are tried in the order of [`Action`], and one that fails is tried
+//! again, until it succeeds or a newer batch takes its place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use thiserror::Error;
+
+use crate::object::ObjectKey;
+use crate::path::RelPath;
+
+/// A moment since the machine was booted, time asleep included: what `/proc/PID/stat` counts the start of a process in
+/// (`proc_pid_stat(5)`), and what no change of the clock moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub Duration);
+
+impl BootTime {
+    #[must_use]
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        // Both are never negative for this clock.
+        Self(Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default()))
+    }
+}
+
+/// What happened to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Written,
+    Removed,
+}
+
+/// What changed on disk since the last bump that succeeded, a path once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
+    /// When the last of them was on disk: a process that started later has read them all.
+    pub complete_at: BootTime,
+}
+
+/// Why a bump did not succeed. Its text is one line: what happened, to what, and what to do; never a credential, a body or
+/// a content.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BumpError {
+    /// It may succeed when it is tried again.
+    #[error("{0}")]
+    Failed(String),
+    /// There is nothing to bump yet; worth no warning, only patience.
+    #[error("{0}")]
+    Waiting(String),
+}
