@@ -4,6 +4,8 @@
 //! with a type of its own; the ones that were asked for are tried in the order of [`Action`], and one that fails is tried
 //! again, until it succeeds or a newer batch takes its place.
 
+pub mod governor;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,8 @@
 pub mod cli;
 pub mod config;
 
-// The pipeline, in its order.
+// The pipeline.
+pub mod bump;
 pub mod plan;
 pub mod run;
 pub mod source;
