@@ -76,12 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_is_that_of_configbump_and_libraries_only_warn() {
+    fn the_level_is_that_of_configbump_and_libraries_only_tell_of_errors() {
         for (level, own, of_libraries) in [
             (Level::Error, Severity::ERROR, Severity::ERROR),
-            (Level::Warn, Severity::WARN, Severity::WARN),
-            (Level::Info, Severity::INFO, Severity::WARN),
-            (Level::Debug, Severity::DEBUG, Severity::WARN),
+            (Level::Warn, Severity::WARN, Severity::ERROR),
+            (Level::Info, Severity::INFO, Severity::ERROR),
+            (Level::Debug, Severity::DEBUG, Severity::ERROR),
             (Level::Trace, Severity::TRACE, Severity::TRACE),
         ] {
             let filter = filter(level);

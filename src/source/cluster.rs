@@ -326,6 +326,7 @@ impl Follower {
                     self.send(events, What::Delete(key)).await?;
                 }
                 Some(WatchEvent::Bookmark { version, initial_events_end }) => {
+                    self.report.recovered();
                     if self.follow.bookmark(&version, initial_events_end) {
                         documents.set_silence_max(WATCH_SILENCE_MAX);
                         self.list_done(events).await?;

@@ -1,5 +1,6 @@
-//! The table of options in the README is the one that the options give.
+//! What the README says is so: its table of options, its manifests, and the tests that its promises name.
 
+use std::fs;
 use std::path::Path;
 
 use clap::{Arg, CommandFactory};
@@ -26,7 +27,7 @@ fn the_manifests_in_the_readme_are_the_files() {
     let mut count = 0;
     for (path, rest) in shown {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(path);
-        let content = std::fs::read_to_string(&file).expect(path);
+        let content = fs::read_to_string(&file).expect(path);
         let (block, _) = rest.split_once("```").expect("a block has an end");
         assert!(block == content, "the block of README.md under examples/{path} is not that file:\n{content}");
         count += 1;
@@ -63,4 +64,27 @@ fn meaning(arg: &Arg) -> String {
     let values: Vec<_> = arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     if values.is_empty() { help } else { format!("{help}: {}", values.join(", ")) }
+}
+
+/// The source of the test that a name like `module::test` in the contract stands for.
+fn source_of(module: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    ["tests/system/{}.rs", "src/{}/tests.rs", "src/{}.rs"]
+        .into_iter()
+        .find_map(|place| fs::read_to_string(root.join(place.replace("{}", module))).ok())
+        .unwrap_or_else(|| panic!("there is no module {module}"))
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let contract = README.split("\n## ").find(|section| section.starts_with("The contract")).expect("a contract");
+    let promises: Vec<&str> = contract.lines().filter(|line| line.starts_with("| **")).collect();
+    assert_eq!(promises.len(), 6);
+    for promise in promises {
+        let names: Vec<_> = promise.split('`').filter_map(|word| word.split_once("::")).collect();
+        assert!(!names.is_empty(), "{promise}");
+        for (module, name) in names {
+            assert!(source_of(module).contains(&format!("fn {name}(")), "{module}::{name} is no test");
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! What is said of failures: one line for each that is new, another when it is over, nothing in between.
+//! What is said of failures: one line for each kind that is new, another when all is well, nothing in between.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::follow::Failure;
@@ -8,33 +9,44 @@ use super::wire::Status;
 /// How much of the server's own words is repeated, in characters.
 const MESSAGE_CHARS_MAX: usize = 400;
 
-/// The failure that was reported last, if it is not over.
+/// The kinds of failure that were reported and are not over.
 #[derive(Debug)]
 pub(super) struct Report {
     target: String,
-    reported: Option<String>,
+    reported: BTreeSet<Class>,
+}
+
+/// What makes two failures one kind: a dead server's connections fail in many words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Transport,
+    /// By the status code.
+    Refused(u16),
 }
 
 impl Report {
     /// For a target as messages name it.
     pub fn new(target: String) -> Self {
-        Self { target, reported: None }
+        Self { target, reported: BTreeSet::new() }
     }
 
     /// Notes that `verb target` failed; says so unless that is known. A wait of nothing is no trouble worth a line.
     pub fn failed(&mut self, verb: &str, failure: &Failure, wait: Duration) {
         let what = format!("cannot {verb} {}: {}", self.target, describe(failure));
-        if wait.is_zero() || self.reported.as_ref() == Some(&what) {
+        let class = match failure {
+            Failure::Transport(_) => Class::Transport,
+            Failure::Status { status, .. } => Class::Refused(status.code),
+        };
+        if !wait.is_zero() && self.reported.insert(class) {
+            tracing::warn!("{what}; files stay as they are, and it keeps trying");
+        } else {
             tracing::debug!("{what}; next try in {} ms", wait.as_millis());
-            return;
         }
-        tracing::warn!("{what}; files stay as they are, and it keeps trying");
-        self.reported = Some(what);
     }
 
     /// Notes that the server answers as it should.
     pub fn recovered(&mut self) {
-        if self.reported.take().is_some() {
+        if !std::mem::take(&mut self.reported).is_empty() {
             tracing::info!("following {} again", self.target);
         }
     }
@@ -49,7 +61,7 @@ fn describe(failure: &Failure) -> String {
                 403 => " (grant the verbs list and watch on it, by a Role and a RoleBinding)",
                 _ => "",
             };
-            printable(&format!("{code} {reason}: {message}{remedy}"))
+            format!("{}{remedy}", printable(&format!("{code} {reason}: {message}")))
         }
     }
 }
@@ -62,4 +74,17 @@ fn printable(text: &str) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_words_are_one_bounded_line_and_the_remedy_follows() {
+        let status = Status { code: 403, message: format!("no\n\u{1b}[31m{}", "x".repeat(5000)), ..Status::default() };
+        let text = describe(&Failure::Status { status, in_stream: false });
+        assert!(!text.contains(char::is_control) && text.len() < 600, "{text}");
+        assert!(text.ends_with("by a Role and a RoleBinding)"), "{text}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
@@ -71,8 +71,8 @@ impl SessionError {
 pub(super) enum SendError {
     #[error("{0}")]
     Session(#[from] SessionError),
-    #[error("the server did not begin to answer within {} s", ANSWER_TIMEOUT.as_secs())]
-    Slow,
+    #[error("{server} did not begin to answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    Slow { server: Uri },
     #[error("{0}")]
     Transport(String),
 }
@@ -86,15 +86,22 @@ pub(super) struct Session {
 
 struct Present {
     client: Client,
+    server: Uri,
     made: Instant,
     trusted: bool,
+}
+
+impl Present {
+    fn new(config: &Config) -> Result<Self, SessionError> {
+        Ok(Self { client: client(config)?, server: config.cluster_url.clone(), made: Instant::now(), trusted: true })
+    }
 }
 
 impl Session {
     /// Finds the server, and the namespace that is meant when none is named.
     pub async fn open(config: &ClusterConfig) -> Result<(Self, String), SessionError> {
         let (kube_config, namespace) = load(config).await?;
-        let present = Present { client: client(&kube_config)?, made: Instant::now(), trusted: true };
+        let present = Present::new(&kube_config)?;
         tracing::debug!("the API server is {}", kube_config.cluster_url);
         if kube_config.accept_invalid_certs {
             tracing::warn!(
@@ -110,26 +117,33 @@ impl Session {
             .header(http::header::ACCEPT, "application/json")
             .body(Body::empty())
             .map_err(|error| SendError::Transport(error.to_string()))?;
-        let client = self.client().await?;
+        let (client, server) = self.client().await?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await;
         let failed = match answer {
             Ok(Ok(response)) if response.status() == http::StatusCode::UNAUTHORIZED => Ok(response),
             Ok(Ok(response)) => return Ok(response),
-            Ok(Err(error)) => Err(SendError::Transport(super::causes(&error))),
-            Err(_) => Err(SendError::Slow),
+            Ok(Err(error)) => {
+                let why = match &error {
+                    kube::Error::Service(inner) => super::causes(&**inner),
+                    other => super::causes(other),
+                };
+                Err(SendError::Transport(format!("{server}: {why}")))
+            }
+            Err(_) => Err(SendError::Slow { server }),
         };
         // The token may be out of date, or the CA, or the address.
         self.present.lock().await.trusted = false;
         failed
     }
 
-    async fn client(&self) -> Result<Client, SessionError> {
+    /// A client with credentials that are fresh enough, and the server's address.
+    async fn client(&self) -> Result<(Client, Uri), SessionError> {
         let mut present = self.present.lock().await;
         if !present.trusted || present.made.elapsed() > CREDENTIALS_AGE_MAX {
             let (kube_config, _) = load(&self.config).await?;
-            *present = Present { client: client(&kube_config)?, made: Instant::now(), trusted: true };
+            *present = Present::new(&kube_config)?;
         }
-        Ok(present.client.clone())
+        Ok((present.client.clone(), present.server.clone()))
     }
 }
 
