@@ -4,6 +4,8 @@
 //! with a type of its own; the ones that were asked for are tried in the order of [`Action`], and one that fails is tried
 //! again, until it succeeds or a newer batch takes its place.
 
+mod bumper;
+mod changes;
 pub mod governor;
 
 use std::collections::BTreeMap;
@@ -12,6 +14,9 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
+
+pub use self::bumper::Bumper;
+pub use self::changes::Changes;
 
 use crate::object::ObjectKey;
 use crate::path::RelPath;
@@ -55,4 +60,13 @@ pub enum BumpError {
     /// There is nothing to bump yet; worth no warning, only patience.
     #[error("{0}")]
     Waiting(String),
+}
+
+/// What is to be bumped, in the order in which it is: hooks first, which may prepare what the program reads then.
+pub enum Action {}
+
+impl Action {
+    async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
+        match *self {}
+    }
 }

@@ -5,7 +5,7 @@
 //! 1. If the bytes are there already, nothing is written.
 //! 2. The bytes are in a temporary file in the store's own folder, with their final permissions.
 //! 3. The folders on the way are made, each recorded before.
-//! 4. The file is recorded as configbump's.
+//! 4. The file is recorded as configbump's, and that somebody is to be told of a change.
 //! 5. The temporary file is renamed over the file.
 //!
 //! A file is removed first and struck from the record then, so that a kill in between only leaves a line too many. Nothing
@@ -116,6 +116,27 @@ impl Store {
         self.record.owned()
     }
 
+    /// From here on, it is recorded that a file changed, before it does, until [`Store::told`]: a bump outlives a kill.
+    pub fn tell_of_changes(&mut self) {
+        self.record.tell_of_changes();
+    }
+
+    /// Whether a file changed, in this run or an earlier one, that nobody has been told of.
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        self.record.is_untold()
+    }
+
+    /// Notes that everybody has been told of everything.
+    ///
+    /// # Errors
+    ///
+    /// When the disk does not let it; then they are told once more after a restart.
+    pub fn told(&mut self) -> Result<(), ChangeError> {
+        let path = self.dir.join(OWN_FOLDER);
+        self.record.told().map_err(|error| ChangeError { verb: "write the record in", path, error })
+    }
+
     /// Takes one step of a plan. The value's bytes are gone afterwards, whatever the outcome.
     ///
     /// # Errors
@@ -189,6 +210,7 @@ impl Store {
         }
         // 4.
         self.record.own(path, owner)?;
+        self.record.untold()?;
         // 5.
         publish(&place)?;
         Ok(Effect::Written)
@@ -278,6 +300,7 @@ impl Store {
             self.record.disown(path)?;
             return Ok(Effect::Nothing);
         }
+        self.record.untold()?;
         let removed = match Place::open(self.root.as_fd(), path) {
             Ok(place) => match disk::unlink(place.folder(), place.name) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {

@@ -56,6 +56,10 @@ enum Line<'a> {
         #[serde(borrow)]
         folder: Cow<'a, str>,
     },
+    /// A file is about to change that nobody has been told of.
+    Untold,
+    /// Everybody has been told of everything before.
+    Told,
 }
 
 impl<'a> Line<'a> {
@@ -75,6 +79,7 @@ impl<'a> Line<'a> {
 struct Known {
     owned: BTreeMap<RelPath, Arc<ObjectKey>>,
     made: BTreeSet<String>,
+    untold: bool,
 }
 
 /// The record, in memory and on disk.
@@ -87,6 +92,8 @@ pub(super) struct Record {
     log_lines: usize,
     /// Whether the end of the log is in doubt, because an append to it failed.
     torn: bool,
+    /// Whether anybody is to be told of changes.
+    tells: bool,
 }
 
 impl Record {
@@ -106,7 +113,7 @@ impl Record {
             }
         }
         let log = known.write(&spool)?;
-        Ok(Self { log, log_lines: known.lines(), torn: false, spool, known })
+        Ok(Self { log, log_lines: known.lines(), torn: false, tells: false, spool, known })
     }
 
     /// Every file that is configbump's, and the object that it was written for.
@@ -164,6 +171,33 @@ impl Record {
         Ok(())
     }
 
+    /// Whether a file changed, or may have, that nobody has been told of.
+    pub fn is_untold(&self) -> bool {
+        self.known.untold
+    }
+
+    pub fn tell_of_changes(&mut self) {
+        self.tells = true;
+    }
+
+    /// Notes that a file is about to change, if anybody is to be told of that.
+    pub fn untold(&mut self) -> io::Result<()> {
+        if self.tells && !self.known.untold {
+            self.append(&Line::Untold)?;
+            self.known.untold = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that everybody has been told.
+    pub fn told(&mut self) -> io::Result<()> {
+        if self.known.untold {
+            self.append(&Line::Told)?;
+            self.known.untold = false;
+        }
+        Ok(())
+    }
+
     fn append(&mut self, line: &Line<'_>) -> io::Result<()> {
         disk::crash::point()?;
         if self.torn || self.log_lines > 2 * self.known.lines() + SLACK_LINES {
@@ -180,7 +214,7 @@ impl Record {
 
 impl Known {
     fn lines(&self) -> usize {
-        self.owned.len() + self.made.len()
+        self.owned.len() + self.made.len() + usize::from(self.untold)
     }
 
     /// Takes in one line of the log; whether it could be read. What it says is checked as if an object had said it.
@@ -201,6 +235,8 @@ impl Known {
             Ok(Line::Unmade { folder }) => {
                 self.made.remove(&*folder);
             }
+            Ok(Line::Untold) => self.untold = true,
+            Ok(Line::Told) => self.untold = false,
             Err(_) => return false,
         }
         true
@@ -215,6 +251,9 @@ impl Known {
         }
         for folder in &self.made {
             out.write_all(&encode(&Line::Made { folder: folder.into() })?)?;
+        }
+        if self.untold {
+            out.write_all(&encode(&Line::Untold)?)?;
         }
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;

@@ -1,0 +1,73 @@
+//! The task that bumps: takes what has changed when the governor says so, and goes through the actions.
+
+use tokio::time::{Instant, sleep_until};
+
+use super::governor::{Again, Governor, Pace};
+use super::{Action, Batch, BumpError, Changes};
+
+/// Tells the actions of every change.
+pub struct Bumper {
+    actions: Vec<Action>,
+    changes: Changes,
+    governor: Governor,
+    /// What is being told, and how many of the actions know it.
+    telling: Option<(Batch, usize)>,
+    /// What was logged last about the present batch.
+    logged: Option<BumpError>,
+}
+
+impl Bumper {
+    #[must_use]
+    pub fn new(actions: Vec<Action>, changes: Changes, pace: Pace) -> Self {
+        Self { actions, changes, governor: Governor::new(pace), telling: None, logged: None }
+    }
+
+    /// Bumps from here on, for as long as it is polled.
+    pub async fn run(mut self) {
+        loop {
+            let due = self.governor.due();
+            tokio::select! {
+                () = self.changes.added() => self.governor.changed(Instant::now()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.tell().await,
+            }
+        }
+    }
+
+    /// One try: all that has changed until now, to the actions that do not know it yet.
+    async fn tell(&mut self) {
+        self.governor.tries();
+        if let Some(mut batch) = self.changes.take() {
+            if let Some((untold, _)) = self.telling.take() {
+                // What changed again is told as it is now.
+                for (path, change) in untold.changes {
+                    batch.changes.entry(path).or_insert(change);
+                }
+            }
+            self.telling = Some((batch, 0));
+            self.logged = None;
+        }
+        let Some((batch, told)) = &mut self.telling else { return };
+        for action in &mut self.actions[*told..] {
+            if let Err(error) = action.bump(batch).await {
+                let why = match error {
+                    BumpError::Failed(_) => Again::Failed,
+                    BumpError::Waiting(_) => Again::Waiting,
+                };
+                let wait = self.governor.again(why, Instant::now());
+                if self.logged.as_ref() == Some(&error) {
+                    tracing::debug!("{error}; next try in {} ms", wait.as_millis());
+                } else if why == Again::Waiting {
+                    tracing::info!("{error}; the bump waits for it");
+                } else {
+                    tracing::warn!("{error}; it is tried again, in {} s first", wait.as_secs());
+                }
+                self.logged = Some(error);
+                return;
+            }
+            *told += 1;
+        }
+        self.telling = None;
+        self.governor.succeeded(Instant::now());
+        self.changes.done();
+    }
+}
