@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 
 // The pipeline, in its order.
+pub mod bump;
 pub mod plan;
 pub mod run;
 pub mod source;
