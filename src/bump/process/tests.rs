@@ -1,9 +1,9 @@
 //! The choice among any processes, and the search among real ones.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -24,32 +24,31 @@ fn marker(test: &str) -> String {
     format!("configbump-test-{}-{test}", std::process::id())
 }
 
-/// A shell that has said that it is ready, and ends with the test.
+/// A shell that has said that it is ready, and that ends with the test, as do its workers.
 struct Shell {
     child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Shell {
-    /// Runs a script with a command line that holds the marker, until its standard input ends.
+    /// Runs a script with a command line that ends with the marker.
     fn run(script: &str, marker: &str) -> Self {
+        let script = format!("exec 3<&0\n{script}\necho ready; read -r end");
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{script}\necho ready; read -r end"), marker]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        while lines.next().expect("a line").expect("a readable line") != "ready" {}
-        Self { child, lines }
+        command.args(["-c", &script, marker]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a shell");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Self { child }
+    }
+
+    /// What to put into a script to run a worker with a command line that ends with the marker.
+    fn worker(marker: &str) -> String {
+        format!("sh -c 'read -r end <&3' {marker} & ")
     }
 
     fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    fn end(mut self) {
-        let mut input = self.child.stdin.take().expect("its input");
-        input.write_all(b"end\n").expect("a shell that reads");
-        self.child.wait().expect("its end");
-        assert!(self.lines.next().is_none_or(|line| line.is_ok()));
     }
 }
 
@@ -72,28 +71,38 @@ fn found(spec: &TargetSpec) -> Vec<u32> {
     }
 }
 
+/// Waits until so many processes are found: a worker has its own command line only from a moment after its start.
+fn become_visible(spec: &TargetSpec, count: usize) -> Vec<u32> {
+    let mut last = Vec::new();
+    until(|| {
+        last = found(spec);
+        last.len() == count
+    });
+    last
+}
+
+fn until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_process_is_found_by_its_command_line_and_by_its_pid() {
     let marker = marker("plain");
     let shell = Shell::run("", &marker);
-    assert_eq!(found(&spec(command(&format!("^sh -c .*(?s:.)* {marker}$")), None)), [shell.pid()]);
+    assert_eq!(found(&spec(command(&format!("^sh -c (?s:.*) {marker}$")), None)), [shell.pid()]);
     assert_eq!(found(&spec(command(&marker[3..]), None)), [shell.pid()]);
     assert_eq!(found(&spec(Who::Pid(shell.pid()), None)), [shell.pid()]);
-    shell.end();
 }
 
 #[test]
 fn a_process_that_has_ended_is_not_found() {
-    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().expect("a process");
-    let mut end = BufReader::new(child.stdout.take().expect("its output"));
-    // It is a zombie from a moment after this until it is waited for.
-    end.read_line(&mut String::new()).expect("the end of its output");
-    let status = format!("/proc/{}/stat", child.id());
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !std::fs::read_to_string(&status).expect("a stat").contains(") Z ") {
-        assert!(std::time::Instant::now() < deadline, "the process does not end");
-        std::thread::yield_now();
-    }
+    let mut child = Command::new("true").spawn().expect("a process");
+    let stat = format!("/proc/{}/stat", child.id());
+    until(|| std::fs::read_to_string(&stat).expect("a stat").contains(") Z "));
     assert!(found(&spec(Who::Pid(child.id()), None)).is_empty());
     child.wait().expect("its end");
     assert!(found(&spec(Who::Pid(child.id()), None)).is_empty());
@@ -102,10 +111,8 @@ fn a_process_that_has_ended_is_not_found() {
 #[test]
 fn the_parent_is_told_by_pid_or_by_command_line() {
     let (outer, inner) = (marker("outer"), marker("inner"));
-    let shell =
-        Shell::run(&format!("sleep 0.{inner} 2>&1; sh -c 'echo $$; exec <&3; read -r end' {inner} 3<&0 &"), &outer);
-    let inside = found(&spec(command(&format!("^sh -c echo.*{inner}$")), None));
-    assert_eq!(inside.len(), 1);
+    let shell = Shell::run(&Shell::worker(&inner), &outer);
+    let inside = become_visible(&spec(command(&format!("^sh -c read.*{inner}$")), None), 1);
     for parent in [Who::Pid(shell.pid()), command(&format!("{outer}$"))] {
         assert_eq!(found(&spec(command(&format!("{inner}$")), Some(parent))), inside);
     }
@@ -117,10 +124,9 @@ fn the_parent_is_told_by_pid_or_by_command_line() {
 #[test]
 fn of_a_master_and_its_workers_the_master_is_found() {
     let marker = marker("master");
-    let worker = format!("sh -c 'read -r end <&3' {marker} 3<&0 &");
-    let master = Shell::run(&format!("{worker} {worker} {worker}"), &marker);
+    let master = Shell::run(&Shell::worker(&marker).repeat(3), &marker);
+    become_visible(&spec(command(&format!("^sh -c read.*{marker}")), Some(Who::Pid(master.pid()))), 3);
     assert_eq!(found(&spec(command(&marker), None)), [master.pid()]);
-    assert_eq!(found(&spec(command(&marker), Some(Who::Pid(master.pid())))).len(), 3);
 }
 
 #[test]
@@ -142,9 +148,9 @@ fn configbump_itself_is_never_found() {
 #[test]
 fn helpers_and_all_that_descend_from_them_are_never_found() {
     let marker = marker("helper");
-    let helper = Shell::run(&format!("sh -c 'read -r end <&3' {marker} 3<&0 &"), "helper");
-    let spec = spec(command(&format!("{marker}$")), None);
-    assert_eq!(found(&spec).len(), 1);
+    let helper = Shell::run(&Shell::worker(&marker), "helper");
+    let spec = spec(command(&format!("^sh -c read.*{marker}$")), None);
+    become_visible(&spec, 1);
     let pid = helper.pid();
     assert!(matches!(find(&spec, &move |helper| helper == pid), Err(BumpError::Waiting(_))));
 }
@@ -190,7 +196,7 @@ fn a_folder_of_a_process_that_has_ended_says_so() {
     let shell = Shell::run("", &marker("folder"));
     let folder = Folder::open(shell.pid()).expect("a folder");
     assert!(folder.stat().is_ok() && folder.threads().is_ok_and(|threads| threads.len() == 1));
-    shell.end();
+    drop(shell);
     assert!(matches!(folder.stat(), Err(folder::Obstacle::Gone)));
     assert!(matches!(folder.threads(), Err(folder::Obstacle::Gone)));
 }
@@ -215,7 +221,7 @@ fn a_handle_is_refused_for_a_process_other_than_the_one_found() {
     target.identity.started = BootTime(identity.started.0 + Duration::from_millis(10));
     assert!(Handle::open(&target).expect("an answer").is_none(), "a process that was started later is another");
     target.identity = identity;
-    shell.end();
+    drop(shell);
     assert!(Handle::open(&target).expect("an answer").is_none());
     let signal = "HUP".parse().expect("a signal");
     assert_eq!(handle.send(signal, &target).expect("an answer"), Sent::Gone);
