@@ -19,15 +19,16 @@ mod view;
 pub(crate) use handle::{Handle, Sent};
 use view::View;
 
-const HIDDEN: &str = "/proc is mounted with hidepid, which hides the processes of other users; mount it without, or run \
-                      configbump as the user of the program";
+const HIDDEN: &str = "/proc is mounted with hidepid, which hides the processes of other users; mount it without, \
+                      or run configbump as the user of the program";
 
 /// What tells a process from others.
 #[derive(Clone, Debug)]
 pub enum Who {
     /// Its PID. As a parent, 0 stands for one that is outside of the PID namespace, as in cm-bump, and is what
-    /// `/proc/PID/status` then shows (`pid_namespaces(7)`): the first process of a container has such a parent, and so has one
-    /// that `kubectl exec` started. In a pod that shares its namespace these are the first processes of every container.
+    /// `/proc/PID/status` then shows (`pid_namespaces(7)`): the first process of a container has such a parent, and so
+    /// has one that `kubectl exec` started. In a pod that shares its namespace these are the first processes of every
+    /// container.
     Pid(u32),
     /// An expression that is found somewhere in its command line, whose words have one space between them; see
     /// [`parse_expression`]. What follows the first 64 KiB is not looked at.
@@ -94,8 +95,8 @@ impl fmt::Display for Target {
 /// Finds the running processes that a specification means; several if it does not say which.
 ///
 /// Of several, those are meant whose parent is not among them: the master, not its workers. Never found are configbump
-/// itself, the processes that `is_helper` names and all that descend from those, and kernel threads; nor, unless it is by PID,
-/// another process with configbump's name, because the command line of every configbump names its target.
+/// itself, the processes that `is_helper` names and all that descend from those, and kernel threads; nor, unless it is
+/// by PID, another process with configbump's name, because the command line of every configbump names its target.
 ///
 /// # Errors
 ///
@@ -112,8 +113,8 @@ fn nobody(spec: &TargetSpec, is_alone: bool) -> BumpError {
         format!("no {spec} can be seen: {HIDDEN}")
     } else if is_alone {
         format!(
-            "no {spec} can be seen, nor any that is not configbump's own: if it is in another container, share the process \
-             namespace of the pod (shareProcessNamespace: true)"
+            "no {spec} can be seen, nor any that is not configbump's own: if it is in another container, share the \
+             process namespace of the pod (shareProcessNamespace: true)"
         )
     } else {
         format!("no {spec} is running")
@@ -137,8 +138,8 @@ pub struct ExpressionError {
     pub problem: String,
 }
 
-/// Parses a regular expression in the syntax of the crate `regex-lite`: that of Perl without look-around, backreferences
-/// and Unicode classes. It is found anywhere in a command line unless `^` and `$` say otherwise.
+/// Parses a regular expression in the syntax of the crate `regex-lite`: that of Perl without look-around,
+/// backreferences and Unicode classes. It is found anywhere in a command line unless `^` and `$` say otherwise.
 ///
 /// # Errors
 ///

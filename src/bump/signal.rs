@@ -55,13 +55,13 @@ impl Signaller {
         self
     }
 
-    /// Sends the signal to every process of the target that was started before the batch was complete and has not had it
-    /// for this batch. The others have read its files.
+    /// Sends the signal to every process of the target that was started before the batch was complete and has not had
+    /// it for this batch. One that was started later has read its files.
     ///
     /// # Errors
     ///
-    /// [`BumpError::Waiting`] if there is no target, or one that does not handle the signal yet; [`BumpError::Failed`] if
-    /// the signal is refused. Whichever it is, every other target has had the signal.
+    /// [`BumpError::Waiting`] if there is no target, or one that does not handle the signal yet; [`BumpError::Failed`]
+    /// if the signal is refused. Whichever it is, every other target has had the signal.
     pub async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
         self.told.begin(batch.complete_at);
         let mut gone = None;
@@ -124,8 +124,8 @@ impl Signaller {
                 Unhandled::Send => {}
                 Unhandled::Wait => {
                     return Err(BumpError::Waiting(format!(
-                        "{target} has not installed a handler for {signal} yet, which would end or stop it; waiting until it \
-                         has (unhandled signal: wait)"
+                        "{target} has not installed a handler for {signal} yet, which would end or stop it; waiting \
+                         until it has (unhandled signal: wait)"
                     )));
                 }
                 Unhandled::Skip => {
@@ -193,13 +193,13 @@ impl fmt::Display for Few<'_> {
 fn refused(signal: Signal, target: &Target, user: u32, own: u32) -> BumpError {
     BumpError::Failed(if user == own {
         format!(
-            "may not send {signal} to {target}, although both run as user {user}: a security module such as AppArmor or \
-             SELinux refuses it; give both the same profile"
+            "may not send {signal} to {target}, although both run as user {user}: a security module such as AppArmor \
+             or SELinux refuses it; give both the same profile"
         )
     } else {
         format!(
-            "may not send {signal} to {target}: it runs as user {user} and configbump as user {own}; run both as the same \
-             user (runAsUser), or configbump with the capability CAP_KILL"
+            "may not send {signal} to {target}: it runs as user {user} and configbump as user {own}; run both as the \
+             same user (runAsUser), or configbump with the capability CAP_KILL"
         )
     })
 }

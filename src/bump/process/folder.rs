@@ -14,7 +14,8 @@ use crate::bump::BumpError;
 /// What is read of a command line at most: it may be as long as its program likes, which may be a hostile one.
 const COMMAND_LINE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What is read of the kernel's own text at most; the longest is the list of the groups of a user, of which there may be 65,536.
+/// What is read of the kernel's own text at most; the longest is the list of a user's groups, of which there may be
+/// 65,536.
 const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why something of a process cannot be read.
@@ -27,8 +28,8 @@ pub enum Obstacle {
     Failed(BumpError),
 }
 
-/// The folder of one process, opened. It remains that of this process: once it has ended, nothing can be read from there,
-/// even if its PID is used again.
+/// The folder of one process, opened. It remains that of this process: once it has ended, nothing can be read from
+/// there, even if its PID is used again.
 #[derive(Debug)]
 pub struct Folder {
     pid: u32,
@@ -44,7 +45,7 @@ impl Folder {
         Ok(Self { pid, folder })
     }
 
-    /// What it is and when it was started; [`Obstacle::Gone`] also if it has ended and its parent has not taken note yet.
+    /// What it is and when it was started. A process is gone even if its parent has not taken note of its end yet.
     pub fn stat(&self) -> Result<Stat, Obstacle> {
         let text = self.read("stat", TEXT_BYTES_MAX)?;
         let stat = parse::stat(&text, clock_ticks_per_second()).ok_or_else(|| self.malformed("stat"))?;

@@ -46,8 +46,8 @@ impl Handle {
         Ok(is_same.then_some(Self { folder, pidfd }))
     }
 
-    /// Whether it has seen to it what a signal does: by a handler, by ignoring it, or by blocking it in each of its threads
-    /// in order to fetch it itself (`sigwait(3)`, `signalfd(2)`). None if it has ended.
+    /// Whether it has seen to it what a signal does: by a handler, by ignoring it, or by blocking it in each of its
+    /// threads in order to fetch it itself (`sigwait(3)`, `signalfd(2)`). None if it has ended.
     pub fn handles(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
         let Some(status) = if_there(self.folder.status(), target)? else { return Ok(None) };
         if status.handles(signal) || !status.blocks(signal) {

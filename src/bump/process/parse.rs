@@ -81,8 +81,8 @@ pub fn status(text: &[u8]) -> Option<Status> {
     })
 }
 
-/// Reads `/proc/PID/cmdline`: the words of the command line with a space between two of them. None for a kernel thread and
-/// for a process that has ended, which have none.
+/// Reads `/proc/PID/cmdline`: the words of the command line with a space between two of them. Kernel threads and
+/// processes that have ended have none.
 pub fn command_line(bytes: &[u8]) -> Option<String> {
     // A program that shows a title of its own there fills the rest with NULs.
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -96,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    const STAT: &str = "327321 (NAME) S 135114 327321 135114 34824 327321 1077936128 3274 0 0 0 21 0 0 0 20 0 9 0 3568036 \
-        657534976 6792 18446744073709551615 1 1 0 0 0 0 0 4096 1088 0 0 0 17 6 0 0 0 0 0\n";
+    const STAT: &str = "327321 (NAME) S 135114 327321 135114 34824 327321 1077936128 3274 0 0 0 21 0 0 0 20 0 9 0 \
+        3568036 657534976 6792 18446744073709551615 1 1 0 0 0 0 0 4096 1088 0 0 0 17 6 0 0 0 0 0\n";
 
     #[test]
     fn the_fields_of_stat_are_counted_from_its_last_parenthesis() {

@@ -1,6 +1,5 @@
 //! The choice among any processes, and the search among real ones.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -298,13 +297,16 @@ proptest! {
     #[test]
     fn whatever_the_tree_only_what_may_be_told_is(view in any_view(), helper in 1..20_u32, parent in 0..20_u32) {
         let by_command = command("x");
-        for (process, parent) in [(by_command.clone(), None), (by_command.clone(), Some(Who::Pid(parent))), (Who::Pid(3), Some(by_command))] {
+        for (process, parent) in [
+            (by_command.clone(), None),
+            (by_command.clone(), Some(Who::Pid(parent))),
+            (Who::Pid(3), Some(by_command)),
+        ] {
             let spec = spec(process, parent);
-            let chosen: BTreeMap<u32, Target> =
-                view.choose(&spec, &|pid| pid == helper).into_iter().map(|target| (target.identity.pid, target)).collect();
-            for pid in chosen.keys() {
-                let seen = &view.processes[pid];
-                prop_assert!(seen.is_process && *pid != view.own && *pid != helper && seen.parent != helper);
+            for target in view.choose(&spec, &|pid| pid == helper) {
+                let pid = target.identity.pid;
+                let seen = &view.processes[&pid];
+                prop_assert!(seen.is_process && pid != view.own && pid != helper && seen.parent != helper);
                 if let Some(Who::Pid(parent)) = spec.parent {
                     prop_assert_eq!(seen.parent, parent);
                 }

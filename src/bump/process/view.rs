@@ -89,8 +89,8 @@ impl View {
         pid == self.own || self.processes.get(&self.own).is_some_and(|own| own.name == seen.name)
     }
 
-    /// A process, its parent, and so on; the last may be one that is not seen any more. Parents that changed while they were
-    /// looked at may make a circle.
+    /// A process, its parent, and so on; the last may be one that is not seen any more. Parents that changed while they
+    /// were looked at may make a circle.
     fn line(&self, pid: u32) -> impl Iterator<Item = u32> {
         let parent = |pid: &u32| self.processes.get(pid).map(|seen| seen.parent);
         iter::successors(Some(pid), parent).take(self.processes.len() + 1)

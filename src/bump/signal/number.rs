@@ -95,7 +95,7 @@ impl Signal {
 impl FromStr for Signal {
     type Err = SignalError;
 
-    /// Reads a name with or without `SIG` in any case, a real-time one such as `RTMIN+3` or `RTMAX-1` included, or a number.
+    /// Reads a number, or a name in any case, with or without `SIG`; `RTMIN+3` and `RTMAX-1` are names, too.
     fn from_str(text: &str) -> Result<Self, SignalError> {
         let error = |problem| SignalError { text: text.to_owned(), problem };
         let upper = text.trim().to_ascii_uppercase();

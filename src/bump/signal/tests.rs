@@ -17,8 +17,8 @@ use crate::bump::process::{Who, parse_expression};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Every signal that a program can handle.
-const HANDLED: &str = "1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 17 18 20 21 22 23 24 25 26 27 28 29 30 31 34 35 36 37 38 39 40 \
-    41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64";
+const HANDLED: &str = "1 2 3 4 5 6 7 8 10 11 12 13 14 15 16 17 18 20 21 22 23 24 25 26 27 28 29 30 31 34 35 36 37 38 \
+    39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64";
 
 /// A shell that prints the number of each signal that it handles, and ends with the test.
 struct Program {
