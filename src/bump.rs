@@ -21,6 +21,9 @@ pub use self::changes::Changes;
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
+pub mod process;
+pub mod signal;
+
 /// A moment since the machine was booted, time asleep included: what `/proc/PID/stat` counts the start of a process in
 /// (`proc_pid_stat(5)`), and what no change of the clock moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,115 @@
+//! All processes at one moment, and the choice among them.
+
+use std::collections::BTreeMap;
+use std::iter;
+
+use super::folder::{Folder, Obstacle};
+use super::{Identity, Target, TargetSpec, Who};
+use crate::bump::{BootTime, BumpError};
+
+/// What the choice has to know of a process.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub started: BootTime,
+    /// The PID of its parent; 0 if that is in another PID namespace.
+    pub parent: u32,
+    pub name: String,
+    /// Whether it is what the target is to be.
+    pub is_process: bool,
+    /// Whether it is what the target's parent is to be.
+    pub is_parent: bool,
+}
+
+/// Every process that can be seen, but for kernel threads and those that have ended.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The PID of configbump itself.
+    pub own: u32,
+    pub processes: BTreeMap<u32, Seen>,
+}
+
+impl View {
+    /// Looks at every process, over the whole range of PIDs.
+    pub fn take(spec: &TargetSpec) -> Result<Self, BumpError> {
+        let own = std::process::id();
+        let unreadable = |error| BumpError::Failed(format!("cannot read /proc: {error}; mount it"));
+        // PIDs of another namespace would name other processes here.
+        if std::fs::read_link("/proc/self").map_err(unreadable)?.to_str() != Some(&own.to_string()) {
+            return Err(BumpError::Failed(
+                "/proc shows another PID namespace than the one configbump is in: mount its own /proc".to_owned(),
+            ));
+        }
+        let mut processes = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc").map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            match see(pid, spec) {
+                Ok(Some(seen)) => _ = processes.insert(pid, seen),
+                Ok(None) | Err(Obstacle::Gone | Obstacle::Hidden) => {}
+                Err(Obstacle::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(Self { own, processes })
+    }
+
+    /// The processes that the specification means: of those that answer it, the ones whose parent does not.
+    pub fn choose(&self, spec: &TargetSpec, is_helper: &dyn Fn(u32) -> bool) -> Vec<Target> {
+        let candidates: BTreeMap<_, _> =
+            self.processes.iter().filter(|(pid, seen)| self.is_candidate(**pid, seen, spec, is_helper)).collect();
+        let outermost = candidates.iter().filter(|(_, seen)| !candidates.contains_key(&seen.parent));
+        let targets: Vec<Target> = outermost.map(|(pid, seen)| target(**pid, seen)).collect();
+        // Only parents that changed while they were looked at can make a circle, which has nobody outside.
+        if targets.is_empty() { candidates.iter().map(|(pid, seen)| target(**pid, seen)).collect() } else { targets }
+    }
+
+    /// Whether there is nobody else: only configbump, those that it came from and those that came from it.
+    pub fn is_alone(&self) -> bool {
+        let mut others = self.processes.iter().filter(|(pid, seen)| {
+            !self.is_of_configbump(**pid, seen)
+                && !self.line(self.own).any(|ancestor| ancestor == **pid)
+                && !self.line(**pid).any(|ancestor| ancestor == self.own)
+        });
+        others.next().is_none()
+    }
+
+    fn is_candidate(&self, pid: u32, seen: &Seen, spec: &TargetSpec, is_helper: &dyn Fn(u32) -> bool) -> bool {
+        let is_right = seen.is_process && pid != self.own;
+        // The command line of every configbump names its target. Only a PID can mean one.
+        let may_be_meant = matches!(spec.process, Who::Pid(_)) || !self.is_of_configbump(pid, seen);
+        let is_under_parent = match spec.parent {
+            None => true,
+            Some(Who::Pid(parent)) => seen.parent == parent,
+            Some(Who::Command(_)) => self.processes.get(&seen.parent).is_some_and(|parent| parent.is_parent),
+        };
+        is_right && may_be_meant && is_under_parent && !self.line(pid).any(is_helper)
+    }
+
+    /// Whether it runs the same program: configbump, its own init, or another sidecar of the pod.
+    fn is_of_configbump(&self, pid: u32, seen: &Seen) -> bool {
+        pid == self.own || self.processes.get(&self.own).is_some_and(|own| own.name == seen.name)
+    }
+
+    /// A process, its parent, and so on; the last may be one that is not seen any more. Parents that changed while they
+    /// were looked at may make a circle.
+    fn line(&self, pid: u32) -> impl Iterator<Item = u32> {
+        let parent = |pid: &u32| self.processes.get(pid).map(|seen| seen.parent);
+        iter::successors(Some(pid), parent).take(self.processes.len() + 1)
+    }
+}
+
+fn see(pid: u32, spec: &TargetSpec) -> Result<Option<Seen>, Obstacle> {
+    let folder = Folder::open(pid)?;
+    let stat = folder.stat()?;
+    let Some(command_line) = folder.command_line()? else { return Ok(None) };
+    Ok(Some(Seen {
+        started: stat.started,
+        parent: stat.parent,
+        name: stat.name,
+        is_process: spec.process.is(pid, &command_line),
+        is_parent: spec.parent.as_ref().is_some_and(|parent| parent.is(pid, &command_line)),
+    }))
+}
+
+fn target(pid: u32, seen: &Seen) -> Target {
+    Target { identity: Identity { pid, started: seen.started }, name: seen.name.clone() }
+}

@@ -1,0 +1,205 @@
+//! The bump by a signal to the processes that are running already.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
+use crate::bump::{Batch, BootTime, BumpError};
+
+mod number;
+#[cfg(test)]
+mod tests;
+
+pub use number::{Signal, SignalError};
+
+/// How often targets are looked for when some end before they are reached.
+const LOOKS_MAX: usize = 3;
+
+/// What to do about a target that has not seen to it what the signal does, when that would end or stop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unhandled {
+    /// Wait until it has.
+    Wait,
+    /// Send the signal all the same.
+    Send,
+    /// Leave the target alone.
+    Skip,
+}
+
+/// Sends a signal to the target, each process of it once a batch.
+pub struct Signaller {
+    spec: TargetSpec,
+    signal: Signal,
+    unhandled: Unhandled,
+    is_helper: Box<dyn Fn(u32) -> bool + Send + Sync>,
+    told: Told,
+}
+
+/// Who knows of which batch already.
+#[derive(Debug, Default)]
+struct Told {
+    complete_at: Option<BootTime>,
+    targets: BTreeSet<Identity>,
+}
+
+impl Signaller {
+    #[must_use]
+    pub fn new(spec: TargetSpec, signal: Signal, unhandled: Unhandled) -> Self {
+        Self { spec, signal, unhandled, is_helper: Box::new(|_| false), told: Told::default() }
+    }
+
+    /// Never takes these processes, given by PID, or their descendants for the target.
+    #[must_use]
+    pub fn except(mut self, is_helper: impl Fn(u32) -> bool + Send + Sync + 'static) -> Self {
+        self.is_helper = Box::new(is_helper);
+        self
+    }
+
+    /// Sends the signal to every process of the target that was started before the batch was complete and has not had
+    /// it for this batch. One that was started later has read its files.
+    ///
+    /// # Errors
+    ///
+    /// [`BumpError::Waiting`] if there is no target, or one that does not handle the signal yet; [`BumpError::Failed`]
+    /// if the signal is refused. Whichever it is, every other target has had the signal.
+    pub async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
+        self.told.begin(batch.complete_at);
+        let mut gone = None;
+        for _ in 0..LOOKS_MAX {
+            gone = self.tell_all(batch.complete_at)?;
+            if gone.is_none() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+        gone.map_or(Ok(()), |target| {
+            Err(BumpError::Waiting(format!("{target} ended before it could be sent {}", self.signal)))
+        })
+    }
+
+    /// Whether a process of the target is running that was started before this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`BumpError::Failed`] if `/proc` cannot be read.
+    pub fn is_running_before(&self, moment: BootTime) -> Result<bool, BumpError> {
+        match self.find() {
+            Ok(targets) => Ok(targets.iter().any(|target| target.identity.started < moment)),
+            Err(BumpError::Waiting(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find(&self) -> Result<Vec<Target>, BumpError> {
+        process::find(&self.spec, &self.is_helper)
+    }
+
+    /// Tells every target that does not know yet, and gives one that ended before it could be told.
+    fn tell_all(&mut self, complete_at: BootTime) -> Result<Option<Target>, BumpError> {
+        let mut targets = self.find()?;
+        targets
+            .retain(|Target { identity, .. }| identity.started < complete_at && !self.told.targets.contains(identity));
+        if targets.len() > 1 {
+            tracing::info!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
+        }
+        let mut gone = None;
+        let mut problem = None;
+        for target in targets {
+            match self.tell(&target) {
+                Ok(true) => _ = self.told.targets.insert(target.identity),
+                Ok(false) => gone = Some(target),
+                Err(error @ BumpError::Failed(_)) => problem = Some(error),
+                Err(error) => problem = problem.or(Some(error)),
+            }
+        }
+        problem.map_or(Ok(gone), Err)
+    }
+
+    /// Sends the signal to a target unless that would harm it; false if it has ended.
+    fn tell(&self, target: &Target) -> Result<bool, BumpError> {
+        let signal = self.signal;
+        let Some(handle) = Handle::open(target)? else { return Ok(false) };
+        if self.would_harm(&handle, target)? {
+            match self.unhandled {
+                Unhandled::Send => {}
+                Unhandled::Wait => {
+                    return Err(BumpError::Waiting(format!(
+                        "{target} has not installed a handler for {signal} yet, which would end or stop it; waiting \
+                         until it has (unhandled signal: wait)"
+                    )));
+                }
+                Unhandled::Skip => {
+                    tracing::info!("{target} has no handler for {signal} and is not sent it (unhandled signal: skip)");
+                    return Ok(true);
+                }
+            }
+        }
+        match handle.send(signal, target)? {
+            Sent::Yes => {
+                tracing::info!("sent {signal} to {target}");
+                Ok(true)
+            }
+            Sent::Gone => Ok(false),
+            Sent::Refused => match handle.user(target)? {
+                Some(user) => Err(refused(signal, target, user, rustix::process::geteuid().as_raw())),
+                None => Ok(false),
+            },
+        }
+    }
+
+    fn would_harm(&self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
+        if self.signal.is_meant_to_end() || !self.signal.default_action_is_harmful() {
+            return Ok(false);
+        }
+        // If it has ended, sending will tell.
+        Ok(!handle.handles(self.signal, target)?.unwrap_or(true))
+    }
+}
+
+impl fmt::Debug for Signaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spec, signal, unhandled, told, .. } = self;
+        f.debug_struct("Signaller")
+            .field("spec", spec)
+            .field("signal", signal)
+            .field("unhandled", unhandled)
+            .field("told", told)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Told {
+    /// Forgets what was told of another batch.
+    fn begin(&mut self, complete_at: BootTime) {
+        if self.complete_at.replace(complete_at) != Some(complete_at) {
+            self.targets.clear();
+        }
+    }
+}
+
+/// The first few of many, for one line.
+struct Few<'a>(&'a [Target]);
+
+impl fmt::Display for Few<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const FEW: usize = 5;
+        let shown: Vec<String> = self.0.iter().take(FEW).map(ToString::to_string).collect();
+        f.write_str(&shown.join(", "))?;
+        if self.0.len() > FEW { write!(f, " and {} more", self.0.len() - FEW) } else { Ok(()) }
+    }
+}
+
+/// `kill(2)` has the rule: the sender's user is the target's, or it has `CAP_KILL`.
+fn refused(signal: Signal, target: &Target, user: u32, own: u32) -> BumpError {
+    BumpError::Failed(if user == own {
+        format!(
+            "may not send {signal} to {target}, although both run as user {user}: a security module such as AppArmor \
+             or SELinux refuses it; give both the same profile"
+        )
+    } else {
+        format!(
+            "may not send {signal} to {target}: it runs as user {user} and configbump as user {own}; run both as the \
+             same user (runAsUser), or configbump with the capability CAP_KILL"
+        )
+    })
+}
