@@ -6,7 +6,9 @@
 
 mod bumper;
 mod changes;
+pub mod exec;
 pub mod governor;
+mod printable;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
