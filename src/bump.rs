@@ -9,6 +9,7 @@ mod changes;
 pub mod exec;
 pub mod governor;
 mod printable;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,6 +17,9 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 /// How long a test waits for what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a command that shall be ended may take to get ready for that.
+const ENOUGH: Duration = Duration::from_secs(2);
+
 fn batch<'a>(changes: impl IntoIterator<Item = (&'a str, Effect)>) -> Result<Batch, crate::path::PathError> {
     let object =
         Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "web".to_owned(), name: "routes \"1\"".to_owned() });
@@ -95,13 +98,12 @@ impl Write for Log {
 
 #[test]
 fn a_command_is_split_as_a_shell_does() {
-    let words = |text| parse(text).map_err(|error| error.to_string());
     for (text, expected) in [
         ("nginx -s reload", vec!["nginx", "-s", "reload"]),
         ("  sh -c 'a \"b\" $c' ", vec!["sh", "-c", "a \"b\" $c"]),
         (r#"a "" b\ c "d'e" {}/x"#, vec!["a", "", "b c", "d'e", "{}/x"]),
     ] {
-        assert_eq!(words(text), Ok(expected.into_iter().map(str::to_owned).collect()), "{text}");
+        assert_eq!(parse(text), Ok(expected.into_iter().map(str::to_owned).collect()), "{text}");
     }
     for (text, expected) in [
         ("", "`` names no command; write one such as 'nginx -s reload'"),
@@ -109,7 +111,7 @@ fn a_command_is_split_as_a_shell_does() {
         ("'' a", "`'' a` names no command; write one such as 'nginx -s reload'"),
         ("echo 'a\nb", "`echo 'a b` has a quote that is never closed; close it, or write \\ before it"),
     ] {
-        assert_eq!(words(text), Err(expected.to_owned()));
+        assert_eq!(parse(text), Err(expected.to_owned()));
     }
 }
 
@@ -231,9 +233,9 @@ async fn a_failure_says_which_command_and_how() -> Outcome {
 async fn a_command_that_ignores_term_is_killed_with_all_that_it_started() -> Outcome {
     let dir = TempDir::new()?;
     let script = "trap '' TERM; sleep 600 & echo $! >pid.new; mv pid.new pid; wait";
-    let exec = shell(&dir, script, Duration::from_secs(1));
+    let exec = shell(&dir, script, ENOUGH);
     let error = text_of(exec.bump(&large_batch()?).await);
-    let expected = "--exec: `sh` did not end within 1s and was killed; see what it waits for, or raise --exec-timeout";
+    let expected = "--exec: `sh` did not end within 2s and was killed; see what it waits for, or raise --exec-timeout";
     assert_eq!(error, expected);
     let grandchild = number_in(&dir, "pid").ok_or("no pid")?;
     until("the end of the grandchild", || !runs(grandchild)).await;
@@ -246,8 +248,8 @@ async fn a_command_whose_time_is_up_is_asked_to_end_first() -> Outcome {
     let log = Log::default();
     let _guard = log.catch();
     let script = "trap 'echo good bye; exit 0' TERM; while :; do sleep 0.01; done";
-    let error = text_of(shell(&dir, script, Duration::from_secs(1)).bump(&batch([])?).await);
-    assert!(error.contains("did not end within 1s"), "{error}");
+    let error = text_of(shell(&dir, script, ENOUGH).bump(&batch([])?).await);
+    assert!(error.contains("did not end within 2s"), "{error}");
     assert!(log.text().contains("`sh` stdout: good bye\n"), "{}", log.text());
     Ok(())
 }
