@@ -6,7 +6,10 @@
 
 mod bumper;
 mod changes;
+pub mod exec;
 pub mod governor;
+mod printable;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
