@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use kube::core::{Selector, SelectorExt};
 
+pub use crate::content::Modes;
 use crate::object::Kind;
-pub use crate::store::Modes;
 use crate::telemetry::{Format, Level};
 
 /// Everything that configbump was asked to do.

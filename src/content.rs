@@ -1,14 +1,41 @@
 //! What travels through the pipeline in place of a value: its digest and length, and where its bytes are.
 
-use std::fmt;
-use std::io;
+mod spool;
 
-use crate::store::Spooled;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+
+use sha2::{Digest as _, Sha256};
+
+pub(crate) use self::spool::TEMPORARY_PREFIX;
+pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
 
 /// The SHA-256 of a content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+impl Digest {
+    /// Of what is left of a file; read in bounded memory.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn of(file: &mut File) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Self(hash.finalize().into())),
+                Ok(len) => hash.update(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Enough of it to tell contents apart.
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use self::claims::{Claims, Fresh, Rank};
 pub use self::layout::{PlaceError, Places};
 use crate::content::{Content, Digest};
+use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::{Entry, Object, ObjectKey};
 use crate::path::RelPath;
-use crate::source::{Event, Scope, ScopeId, What};
 
 /// Names a claim's content while it is kept aside. Never used twice in a run.
 pub type ClaimId = u64;

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 
 use self::resync::Resync;
 use crate::config::{Config, Layout};
+use crate::event::{Event, Scope, What};
 use crate::plan::{Change, Notice, Places, Plan};
-use crate::source::{Event, Scope, Source, SourceError, What};
+use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.

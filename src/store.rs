@@ -11,9 +11,7 @@
 //! A file is removed first and struck from the record then, so that a kill in between only leaves a line too many. Nothing
 //! is synced to the medium: after a power failure the next start compares every file by its content.
 
-mod disk;
 mod record;
-mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -28,15 +26,10 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-#[cfg(test)]
-pub(crate) use self::disk::crash;
-pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
-
-use self::disk::Place;
 use self::record::Record;
-use self::spool::TEMPORARY_PREFIX;
 use crate::config::Prune;
-use crate::content::{Body, Content, Digest};
+use crate::content::{Body, Content, Digest, Modes, Spool, Spooled, TEMPORARY_PREFIX};
+use crate::disk::{self, Place};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
 use crate::plan::{Change, ClaimId};
@@ -171,7 +164,7 @@ impl Store {
         let present = self.present(path)?;
         if let Some(mut file) = present
             && file.metadata()?.len() == content.len_bytes
-            && disk::digest(&mut file)? == content.digest
+            && Digest::of(&mut file)? == content.digest
         {
             self.record.own(path, owner)?;
             return Ok(Effect::Nothing);
@@ -267,12 +260,12 @@ impl Store {
         let Some(mut parked) = disk::open_file(self.own.as_fd(), &name)? else {
             return Err(io::Error::other(format!("what was kept aside of {owner} is gone")));
         };
-        let found = disk::digest(&mut parked)?;
+        let found = Digest::of(&mut parked)?;
         if digest.is_some_and(|expected| expected != found) {
             return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
         }
         let same = match self.present(path)? {
-            Some(mut file) => disk::digest(&mut file)? == found,
+            Some(mut file) => Digest::of(&mut file)? == found,
             None => false,
         };
         let own = Arc::clone(&self.own);

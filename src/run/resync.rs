@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::source::ScopeId;
+use crate::event::ScopeId;
 
 /// The wait after the first failure; it doubles each time…
 const WAIT_MIN: Duration = Duration::from_secs(1);

@@ -12,9 +12,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Prune;
+use crate::content::Modes;
+use crate::disk::crash;
 use crate::object::{Entry, Kind, Object, ObjectKey};
 use crate::path::OWN_FOLDER;
-use crate::store::{Modes, crash};
 
 const MODES: Modes = Modes { config_map: 0o644, secret: 0o640 };
 

@@ -23,10 +23,10 @@ use self::report::Report;
 use self::session::Session;
 pub use self::session::SessionError;
 use self::wire::{Found, PageEnd, Unusable, Wanted, WatchEvent};
-use super::{Event, Scope, ScopeId, What};
 use crate::config::{ClusterConfig, Namespaces, Selection};
+use crate::content::Spool;
+use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::Kind;
-use crate::store::Spool;
 
 /// How long a watch is asked to last, in seconds: from this to twice this, so that followers spread.
 const WATCH_S_MIN: u64 = 290;

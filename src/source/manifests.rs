@@ -40,9 +40,9 @@ use self::file::Identity;
 use self::ledger::{Ledger, Step};
 use self::watch::Watch;
 use self::yaml::Problem;
-use super::{Event, Scope, What};
 use crate::config::Selection;
-use crate::store::Spool;
+use crate::content::Spool;
+use crate::event::{Event, Scope, What};
 
 /// Files and folders of manifests that were found, and what to follow in them.
 #[derive(Debug)]

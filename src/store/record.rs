@@ -14,8 +14,8 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::disk;
-use super::spool::Spool;
+use crate::content::Spool;
+use crate::disk;
 use crate::object::{Kind, ObjectKey};
 use crate::path::RelPath;
 

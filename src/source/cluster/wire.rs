@@ -11,8 +11,8 @@ use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings,
 use thiserror::Error;
 
 use crate::content::Content;
+use crate::content::Spool;
 use crate::object::{Entry, Kind, Object, ObjectKey};
-use crate::store::Spool;
 
 /// The longest text that is read whole, in bytes: an annotation may have 256 KiB, all others are far shorter.
 const TEXT_BYTES_MAX: u64 = 256 * 1024;

@@ -13,8 +13,8 @@ use super::text::{decode, texts};
 use super::yaml::{self, Node, Problem, Value};
 use crate::config::{Namespaces, Selection};
 use crate::content::Content;
+use crate::content::Spool;
 use crate::object::{Entry, Kind, Object, ObjectKey};
-use crate::store::Spool;
 
 /// Where an object is that names no namespace.
 const NAMESPACE: &str = "default";

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::document::Found;
 use super::file::Identity;
 use super::yaml::Problem;
+use crate::event::What;
 use crate::object::ObjectKey;
-use crate::source::What;
 
 /// What one file comes to in a list.
 #[derive(Debug, Default)]

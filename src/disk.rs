@@ -5,29 +5,27 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
-use crate::content::Digest;
 use crate::path::RelPath;
 
 /// Folders get the permissions that the umask leaves of this: readers run under other users.
-pub(super) const FOLDER_MODE: u32 = 0o755;
+pub(crate) const FOLDER_MODE: u32 = 0o755;
 
 const FOLDER_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens a folder in a folder.
-pub(super) fn open_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn open_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     crash::point()?;
     Ok(rustix::fs::openat(folder, name, OFlags::RDONLY | FOLDER_FLAGS, Mode::empty())?)
 }
 
 /// Makes a folder in a folder; whether it was not there before.
-pub(super) fn make_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+pub(crate) fn make_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     crash::point()?;
     match rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(FOLDER_MODE)) {
         Ok(()) => Ok(true),
@@ -37,7 +35,7 @@ pub(super) fn make_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool
 }
 
 /// The folder of a path and the name of the file in it.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     root: BorrowedFd<'a>,
     folder: Option<OwnedFd>,
     pub name: &'a str,
@@ -60,7 +58,7 @@ impl<'a> Place<'a> {
 }
 
 /// Opens a regular file for reading; nothing if there is none, or if something else stands there.
-pub(super) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<File>> {
+pub(crate) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<File>> {
     crash::point()?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
@@ -72,27 +70,13 @@ pub(super) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Hashes what is left of a file, in bounded memory.
-pub(super) fn digest(file: &mut File) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Digest(hash.finalize().into())),
-            Ok(len) => hash.update(&buffer[..len]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-pub(super) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
+pub(crate) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
     crash::point()?;
     Ok(rustix::fs::renameat(from, name, to, new_name)?)
 }
 
 /// Removes a file, symlink or other entry that is no folder; whether it was there.
-pub(super) fn unlink(folder: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<bool> {
+pub(crate) fn unlink(folder: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<bool> {
     crash::point()?;
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) => Ok(true),
@@ -102,7 +86,7 @@ pub(super) fn unlink(folder: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io
 }
 
 /// Removes a folder if it is empty; whether it is gone.
-pub(super) fn remove_empty_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+pub(crate) fn remove_empty_folder(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     crash::point()?;
     match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
@@ -112,7 +96,7 @@ pub(super) fn remove_empty_folder(folder: BorrowedFd<'_>, name: &str) -> io::Res
 }
 
 /// Calls `each` for every entry of a folder but `.` and `..`.
-pub(super) fn entries(
+pub(crate) fn entries(
     folder: BorrowedFd<'_>,
     mut each: impl FnMut(&CStr, FileType) -> io::Result<()>,
 ) -> io::Result<()> {

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::disk;
-use crate::content::{Body, Content, Digest};
+use super::{Body, Content, Digest};
+use crate::disk;
 use crate::object::Kind;
 
 /// A value up to this many bytes stays in memory until it is placed: a relist of unchanged small values writes nothing.
 const MEMORY_BYTES_MAX: usize = 4096;
 
 /// The prefix of every temporary file's name in the store's own folder.
-pub(super) const TEMPORARY_PREFIX: &str = "tmp-";
+pub(crate) const TEMPORARY_PREFIX: &str = "tmp-";
 
 /// The permissions of the files, by kind, set while a file is still empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Modes {
 }
 
 impl Modes {
-    pub(super) fn of(self, kind: Kind) -> Mode {
+    pub(crate) fn of(self, kind: Kind) -> Mode {
         Mode::from_raw_mode(match kind {
             Kind::ConfigMap => self.config_map,
             Kind::Secret => self.secret,
@@ -45,7 +45,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    pub(super) fn new(folder: Arc<OwnedFd>, modes: Modes) -> Self {
+    pub(crate) fn new(folder: Arc<OwnedFd>, modes: Modes) -> Self {
         Self { folder, modes, next: Arc::default() }
     }
 
@@ -77,12 +77,12 @@ impl Spool {
     }
 
     /// The folder of the temporary files.
-    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }
 
     /// An empty temporary file with its final permissions.
-    pub(super) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
+    pub(crate) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
         let name = format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed));
         disk::crash::point()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -103,7 +103,7 @@ pub struct Spooled {
 
 impl Spooled {
     /// Moves the file to `name` in `folder`, over whatever file is there.
-    pub(super) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    pub(crate) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if let Some(temporary) = &self.name {
             disk::rename(self.folder.as_fd(), temporary, folder, name)?;
         }
