@@ -22,7 +22,7 @@ const PATH_BYTES_MAX: usize = 2048;
 pub struct RelPath(Arc<str>);
 
 /// Why a text is no [`RelPath`].
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathError {
     #[error("it is empty")]
     Empty,

@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 
 use self::resync::Resync;
 use crate::config::{Config, Layout};
-use crate::event::{Event, Scope, What};
+use crate::event::{Event, Scope, ScopeId, What};
+use crate::object::ObjectKey;
+use crate::path::RelPath;
 use crate::plan::{Change, Notice, Places, Plan};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
@@ -85,6 +87,8 @@ struct Pipeline {
     in_sync: bool,
     /// Files changed since that was last said.
     changed: usize,
+    /// Files that are to be removed once what replaces them is on disk.
+    put_off: Vec<(RelPath, Arc<ObjectKey>)>,
     resync: Resync,
 }
 
@@ -94,7 +98,7 @@ impl Pipeline {
         let resync = Resync::new(scopes.len());
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
-        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, resync }
+        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync }
     }
 
     /// Takes one event through the plan to the disk.
@@ -106,14 +110,29 @@ impl Pipeline {
         }
         let step = self.plan.step(event);
         step.notices.iter().for_each(tell);
-        step.changes.into_iter().for_each(|change| self.apply(change));
+        self.apply_all(step.changes);
         if list_done {
-            self.resync.list_done(scope);
-            self.list_done();
+            self.list_done(scope);
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
+    /// replace.
+    fn apply_all(&mut self, changes: Vec<Change>) {
+        let mut all_written = true;
+        for change in changes {
+            match change {
+                Change::Remove { path, owner, makes_way: false } if !all_written => {
+                    self.put_off.push((path, owner));
+                }
+                Change::Remove { .. } => drop(self.apply(change)),
+                change => all_written &= self.apply(change),
+            }
+        }
+    }
+
+    /// Takes one step; whether it succeeded.
+    fn apply(&mut self, change: Change) -> bool {
         let is_removal = matches!(change, Change::Remove { .. });
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
         match (self.store.apply(change), file) {
@@ -131,24 +150,27 @@ impl Pipeline {
                 if let (true, Some((path, owner))) = (is_removal, file) {
                     self.plan.linger(path, owner);
                 }
+                return false;
             }
         }
+        true
     }
 
-    /// If every scope has completed a list, the directory holds what it should.
-    fn list_done(&mut self) {
-        if !self.plan.in_sync() {
+    /// If every scope has completed a list, and nothing has failed, the directory holds what it should.
+    fn list_done(&mut self, scope: ScopeId) {
+        self.resync.list_done(scope);
+        if !self.plan.in_sync() || !self.resync.is_settled() {
             return;
         }
-        match self.store.remove_foreign() {
-            Ok(removed) => {
-                self.changed += removed.len();
-                removed.iter().for_each(|path| tracing::info!("removed {}, which nobody selected", path.display()));
+        for (path, owner) in std::mem::take(&mut self.put_off) {
+            if !self.plan.is_live(&path) {
+                self.apply(Change::Remove { path, owner, makes_way: false });
             }
-            Err(error) => self.resync.failed(&error),
         }
-        if !self.resync.is_settled() {
-            return;
+        let plan = &self.plan;
+        for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
+            tracing::info!("removed {path}, which nobody selected");
+            self.changed += 1;
         }
         if !self.in_sync || self.changed > 0 {
             let (objects, files) = self.plan.counts();
@@ -167,7 +189,7 @@ fn tell(notice: &Notice) {
     match notice {
         Notice::Conflict { path, winner, loser } => {
             tracing::warn!(
-                "{path} is claimed by {winner} and {loser}: the older one, {winner}, has it, and the other waits"
+                "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
             );
         }
         Notice::Refused { object, why } => tracing::warn!("{object} is not followed as it asks: {why}"),

@@ -1,5 +1,6 @@
 //! When a change failed on disk, its content is gone: the sources are asked to report everything again, until all is well.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::event::ScopeId;
 const WAIT_MIN: Duration = Duration::from_secs(1);
 /// …up to this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How many failures are told before it is enough.
+const TOLD_MAX: usize = 20;
 
 /// How far a scope is with what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +34,15 @@ pub(super) struct Resync {
     /// When to ask next; `None`: nothing has failed since it was asked last.
     due: Option<Instant>,
     attempts: u32,
+    /// The failures that were told.
+    told: BTreeSet<String>,
 }
 
 impl Resync {
     /// For this many scopes.
     pub fn new(scopes: usize) -> Self {
         let scopes = (0..scopes).map(|_| (Arc::default(), Round::Done)).collect();
-        Self { scopes, due: None, attempts: 0 }
+        Self { scopes, due: None, attempts: 0, told: BTreeSet::new() }
     }
 
     /// What wakes each scope.
@@ -44,20 +50,20 @@ impl Resync {
         self.scopes.iter().map(|(waker, _)| Arc::clone(waker)).collect()
     }
 
-    /// Notes that a change failed. The first failure is worth a warning; those that come with it are like it.
+    /// Notes that a change failed. Each failure is told once until all is well, but not more than a screenful of them.
     pub fn failed(&mut self, error: &dyn Error) {
-        if self.due.is_some() {
-            tracing::debug!("{error}");
-            return;
-        }
-        let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
-        if self.attempts == 0 {
-            tracing::warn!("{error}; trying again until it can be done, after {} s first", wait.as_secs());
+        let error = error.to_string();
+        if self.told.len() < TOLD_MAX && self.told.insert(error.clone()) {
+            let more = if self.told.len() == TOLD_MAX { "; further failures are logged at debug level" } else { "" };
+            tracing::warn!("{error}; it is tried again until it can be done{more}");
         } else {
-            tracing::debug!("{error}; next try in {} s", wait.as_secs());
+            tracing::debug!("{error}");
         }
-        self.attempts = (self.attempts + 1).min(16);
-        self.due = Some(Instant::now() + wait);
+        if self.due.is_none() {
+            let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
+            self.attempts = (self.attempts + 1).min(16);
+            self.due = Some(Instant::now() + wait);
+        }
     }
 
     /// Waits until it is time to ask.
@@ -89,6 +95,7 @@ impl Resync {
         }
         if self.is_settled() && self.attempts > 0 {
             self.attempts = 0;
+            self.told.clear();
             tracing::info!("what had failed is done");
         }
     }

@@ -456,7 +456,7 @@ mod tests {
         let Ok(WatchEvent::Applied(found)) = read_event(&mut line.as_bytes(), &wanted) else { panic!("an object") };
         let object = found.object.expect("it can be used");
         let content = &object.entries[0].content;
-        assert_eq!(content.len_bytes, 300_000);
+        assert_eq!(content.digest.len_bytes, 300_000);
         assert_eq!(content.digest, wanted.spool.content(Kind::ConfigMap, text.as_bytes()).digest);
         assert!(matches!(content.body, Body::Spooled(_)));
         drop(object);
