@@ -1,4 +1,4 @@
-//! What travels through the pipeline in place of a value: its digest and length, and where its bytes are.
+//! What travels through the pipeline in place of a value: its digest, and where its bytes are.
 
 mod spool;
 
@@ -11,23 +11,42 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use self::spool::TEMPORARY_PREFIX;
 pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
 
-/// The SHA-256 of a content.
+/// What tells one content from another: its SHA-256, and its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest {
+    pub sha256: [u8; 32],
+    pub len_bytes: u64,
+}
 
 impl Digest {
-    /// Of what is left of a file; read in bounded memory.
+    /// Whether the content is what is left of the file. No more is read than that takes: the file may be anybody's, of any
+    /// length, and may grow meanwhile.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
-    pub fn of(file: &mut File) -> io::Result<Self> {
+    pub fn is_of(&self, file: &mut File) -> io::Result<bool> {
+        Ok(file.metadata()?.len() == self.len_bytes && Self::of(file, self.len_bytes)? == Some(*self))
+    }
+
+    /// Of what is left of a file; nothing if that is more than this many bytes. Read in bounded memory.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn of(file: &mut File, bytes_max: u64) -> io::Result<Option<Self>> {
         let mut hash = Sha256::new();
+        let mut len_bytes = 0;
         let mut buffer = [0; 16 * 1024];
+        let mut from = file.take(bytes_max.saturating_add(1));
         loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(Self(hash.finalize().into())),
-                Ok(len) => hash.update(&buffer[..len]),
+            match from.read(&mut buffer) {
+                Ok(0) if len_bytes > bytes_max => return Ok(None),
+                Ok(0) => return Ok(Some(Self { sha256: hash.finalize().into(), len_bytes })),
+                Ok(len) => {
+                    hash.update(&buffer[..len]);
+                    len_bytes += len as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -38,7 +57,7 @@ impl Digest {
 /// Enough of it to tell contents apart.
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.sha256[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -46,7 +65,6 @@ impl fmt::Debug for Digest {
 #[derive(Debug)]
 pub struct Content {
     pub digest: Digest,
-    pub len_bytes: u64,
     pub body: Body,
 }
 

@@ -70,6 +70,14 @@ pub(crate) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
+/// Opens a file of configbump's own for appending, and makes it if it is missing.
+pub(crate) fn open_log(folder: BorrowedFd<'_>, name: &str, mode: Mode) -> io::Result<File> {
+    crash::point()?;
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, mode)?.into())
+}
+
 pub(crate) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
     crash::point()?;
     Ok(rustix::fs::renameat(from, name, to, new_name)?)

@@ -32,13 +32,14 @@ pub enum Change {
     /// The content is kept aside for a claim that has lost; it replaces what was kept for it.
     Park { claim: ClaimId, owner: Arc<ObjectKey>, content: Content },
     /// The file, which is about to be replaced, is kept aside for its claim.
-    Demote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId },
+    /// It should still have the digest; unknown if an earlier run wrote it.
+    Demote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId, digest: Option<Digest> },
     /// What was kept aside becomes the file; it should still have the digest.
     Promote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId, digest: Option<Digest> },
     /// What was kept aside is not needed any more.
     Drop { claim: ClaimId },
-    /// Nobody claims the file any more.
-    Remove { path: RelPath, owner: Arc<ObjectKey> },
+    /// Nobody claims the file any more; or nobody may have it, because it has to make way for a folder or a file above it.
+    Remove { path: RelPath, owner: Arc<ObjectKey>, makes_way: bool },
 }
 
 impl Change {
@@ -46,7 +47,7 @@ impl Change {
     #[must_use]
     pub fn file(&self) -> Option<(&RelPath, &Arc<ObjectKey>)> {
         match self {
-            Self::Write { path, owner, .. } | Self::Promote { path, owner, .. } | Self::Remove { path, owner } => {
+            Self::Write { path, owner, .. } | Self::Promote { path, owner, .. } | Self::Remove { path, owner, .. } => {
                 Some((path, owner))
             }
             Self::Park { .. } | Self::Demote { .. } | Self::Drop { .. } => None,
@@ -55,9 +56,9 @@ impl Change {
 }
 
 /// What somebody should know, though it changes nothing on disk.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
-    /// The loser waits for the path.
+    /// The loser waits until the winner gives up this path: for the path itself, or for others that it is in the way of.
     Conflict { path: RelPath, winner: Arc<ObjectKey>, loser: Arc<ObjectKey> },
     /// The object asks for a place that it cannot have. If that is its folder, all its files stay as they are.
     Refused { object: Arc<ObjectKey>, why: PlaceError },
@@ -123,16 +124,34 @@ impl Plan {
         self.lingering.push((path, owner));
     }
 
+    /// Whether this scope has ever completed a list.
+    #[must_use]
+    pub fn is_synced(&self, scope: ScopeId) -> bool {
+        self.scopes[scope].synced
+    }
+
     /// Whether every scope has completed a list.
     #[must_use]
     pub fn in_sync(&self) -> bool {
         self.scopes.iter().all(|listing| listing.synced)
     }
 
-    /// How many objects are held and how many paths they claim.
+    /// How many files there are, and of how many objects.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.objects.len(), self.claims.len())
+        self.claims.live()
+    }
+
+    /// Whether an object claims this path: whatever is there, it is not for others to remove.
+    #[must_use]
+    pub fn is_claimed(&self, path: &str) -> bool {
+        self.claims.has(path)
+    }
+
+    /// Whether the file at this path is what an object claims it to be.
+    #[must_use]
+    pub fn is_live(&self, path: &RelPath) -> bool {
+        self.claims.is_live(path)
     }
 
     /// Takes in an event and says what has to change on disk for it.
@@ -143,7 +162,7 @@ impl Plan {
                 self.scopes[scope].list += 1;
                 // Before anything is written, for which it may be in the way.
                 let unclaimed = self.lingering.drain(..).filter(|(path, _)| !self.claims.is_live(path));
-                step.changes.extend(unclaimed.map(|(path, owner)| Change::Remove { path, owner }));
+                step.changes.extend(unclaimed.map(|(path, owner)| Change::Remove { path, owner, makes_way: false }));
             }
             What::Apply(object) => self.apply(scope, object, &mut step),
             What::Keep(key) => {
@@ -182,8 +201,9 @@ impl Plan {
         }
     }
 
-    /// Replaces the paths that an object claims by those of its fresh contents: first what it gains, then what it loses.
-    fn claim(&mut self, key: &Arc<ObjectKey>, rank: &Rank, mut fresh: Fresh, step: &mut Step) {
+    /// Replaces the paths that an object claims by those of its fresh contents: first what it gains, then what it loses, but for
+    /// what is in the way.
+    fn claim(&mut self, key: &Arc<ObjectKey>, rank: &Rank, fresh: Fresh, step: &mut Step) {
         let paths: Vec<RelPath> = fresh.keys().cloned().collect();
         let before = match self.objects.get_mut(key) {
             Some(held) => std::mem::replace(&mut held.paths, paths.clone()),
@@ -194,18 +214,14 @@ impl Plan {
         }
         let lost: Vec<RelPath> = before.into_iter().filter(|path| paths.binary_search(path).is_err()).collect();
         lost.iter().for_each(|path| self.claims.withdraw(path, key));
-        for path in paths.iter().chain(&lost) {
-            step.changes.extend(self.claims.settle(path, key, &mut fresh, &mut step.notices));
-        }
+        self.claims.settle(paths.iter().chain(&lost), key, fresh, step);
     }
 
     /// Gives the paths that an object claims their rank, now that its age is known.
     fn rank(&mut self, key: &ObjectKey, rank: &Rank, step: &mut Step) {
         let Some(held) = self.objects.get(key) else { return };
-        for path in &held.paths {
-            self.claims.rank(path, key, rank);
-            step.changes.extend(self.claims.settle(path, key, &mut Fresh::new(), &mut step.notices));
-        }
+        held.paths.iter().for_each(|path| self.claims.rank(path, key, rank));
+        self.claims.settle(&held.paths, key, Fresh::new(), step);
     }
 
     fn list_done(&mut self, scope: ScopeId, step: &mut Step) {
@@ -232,9 +248,7 @@ impl Plan {
         }
         let Some(held) = self.objects.remove(key) else { return };
         held.paths.iter().for_each(|path| self.claims.withdraw(path, key));
-        for path in &held.paths {
-            step.changes.extend(self.claims.settle(path, key, &mut Fresh::new(), &mut step.notices));
-        }
+        self.claims.settle(&held.paths, key, Fresh::new(), step);
     }
 }
 
@@ -244,12 +258,15 @@ impl Held {
         self.holders.push((scope, list));
     }
 
-    /// Whether another scope has reported a later version: two watches may be at different points in time. Versions are
-    /// numbers that grow (KEP-5504); a scope's own order counts even if they do not, as after a restored etcd backup.
+    /// Whether another scope that holds it has reported a later version: two watches may be at different points in time.
+    /// Versions are numbers that grow (KEP-5504); a scope's own order counts even if they do not, as after a restored etcd
+    /// backup.
     fn is_newer_than(&self, scope: ScopeId, object: &Object) -> bool {
         let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
         match &self.state {
-            Some((by, version)) if *by != scope => number(version) > number(&object.resource_version),
+            Some((by, version)) if *by != scope && self.holders.iter().any(|(holder, _)| holder == by) => {
+                number(version) > number(&object.resource_version)
+            }
             _ => false,
         }
     }

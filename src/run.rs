@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 
 use self::resync::Resync;
 use crate::config::{Config, Layout};
-use crate::event::{Event, Scope, What};
+use crate::event::{Event, Scope, ScopeId, What};
+use crate::object::ObjectKey;
+use crate::path::RelPath;
 use crate::plan::{Change, Notice, Places, Plan};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
@@ -66,11 +68,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = pipeline.resync.due() => pipeline.resync.ask(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
                 None => return Err(RunError::SourceEnded),
             },
-            () = pipeline.resync.due() => pipeline.resync.ask(),
         }
     }
     Ok(())
@@ -85,6 +87,8 @@ struct Pipeline {
     in_sync: bool,
     /// Files changed since that was last said.
     changed: usize,
+    /// Files that are to be removed once what may replace them is on disk.
+    put_off: Vec<(RelPath, Arc<ObjectKey>)>,
     resync: Resync,
 }
 
@@ -94,7 +98,7 @@ impl Pipeline {
         let resync = Resync::new(scopes.len());
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
-        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, resync }
+        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync }
     }
 
     /// Takes one event through the plan to the disk.
@@ -106,20 +110,50 @@ impl Pipeline {
         }
         let step = self.plan.step(event);
         step.notices.iter().for_each(tell);
-        step.changes.into_iter().for_each(|change| self.apply(change));
+        // In its first list a scope has not told yet who else may want a file.
+        let hold_removals = !self.plan.is_synced(scope);
+        self.apply_all(scope, step.changes, hold_removals);
         if list_done {
-            self.resync.list_done(scope);
-            self.list_done();
+            self.list_done(scope);
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
+    /// replace.
+    fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, mut hold_removals: bool) {
+        for change in changes {
+            match change {
+                Change::Remove { path, owner, makes_way: false } if hold_removals => {
+                    self.put_off.push((path, owner));
+                }
+                Change::Remove { .. } => drop(self.apply(scope, change)),
+                change => hold_removals |= !self.apply(scope, change),
+            }
+        }
+    }
+
+    /// Removes what is put off but needed as a folder by this file, or has it as its folder.
+    fn make_way(&mut self, scope: ScopeId, path: &RelPath) {
+        let is_in_the_way = |(other, _): &mut (RelPath, _)| path.is_below(other) || other.is_below(path);
+        let in_the_way: Vec<_> = self.put_off.extract_if(.., is_in_the_way).collect();
+        for (path, owner) in in_the_way {
+            self.apply(scope, Change::Remove { path, owner, makes_way: true });
+        }
+    }
+
+    /// Takes one step; whether it succeeded.
+    fn apply(&mut self, scope: ScopeId, change: Change) -> bool {
+        if let Change::Write { path, .. } | Change::Promote { path, .. } = &change {
+            self.make_way(scope, path);
+        }
+        // What was kept aside, or is to be, may be another scope's.
+        let lost_by = if matches!(change, Change::Promote { .. } | Change::Demote { .. }) { None } else { Some(scope) };
         let is_removal = matches!(change, Change::Remove { .. });
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
         match (self.store.apply(change), file) {
             (Ok(effect @ (Effect::Written | Effect::Removed)), Some((path, owner))) => {
                 self.changed += 1;
-                if self.in_sync {
+                if self.plan.in_sync() {
                     tracing::info!("{effect} {path} of {owner}");
                 } else {
                     tracing::debug!("{effect} {path} of {owner}");
@@ -127,28 +161,34 @@ impl Pipeline {
             }
             (Ok(_), _) => {}
             (Err(error), file) => {
-                self.resync.failed(&error);
+                self.resync.failed(lost_by, &error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
                     self.plan.linger(path, owner);
                 }
+                return false;
             }
         }
+        true
     }
 
-    /// If every scope has completed a list, the directory holds what it should.
-    fn list_done(&mut self) {
+    /// If every scope has completed a list, and nothing has failed, the directory holds what it should.
+    fn list_done(&mut self, scope: ScopeId) {
+        self.resync.list_done(scope);
+        if !self.resync.is_settled() {
+            return;
+        }
+        for (path, owner) in std::mem::take(&mut self.put_off) {
+            if !self.plan.is_live(&path) {
+                self.apply(scope, Change::Remove { path, owner, makes_way: false });
+            }
+        }
         if !self.plan.in_sync() {
             return;
         }
-        match self.store.remove_foreign() {
-            Ok(removed) => {
-                self.changed += removed.len();
-                removed.iter().for_each(|path| tracing::info!("removed {}, which nobody selected", path.display()));
-            }
-            Err(error) => self.resync.failed(&error),
-        }
-        if !self.resync.is_settled() {
-            return;
+        let plan = &self.plan;
+        for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
+            tracing::info!("removed {path}, which nobody selected");
+            self.changed += 1;
         }
         if !self.in_sync || self.changed > 0 {
             let (objects, files) = self.plan.counts();
@@ -167,7 +207,7 @@ fn tell(notice: &Notice) {
     match notice {
         Notice::Conflict { path, winner, loser } => {
             tracing::warn!(
-                "{path} is claimed by {winner} and {loser}: the older one, {winner}, has it, and the other waits"
+                "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
             );
         }
         Notice::Refused { object, why } => tracing::warn!("{object} is not followed as it asks: {why}"),

@@ -11,21 +11,24 @@
 //! A file is removed first and struck from the record then, so that a kill in between only leaves a line too many. Nothing
 //! is synced to the medium: after a power failure the next start compares every file by its content.
 
+mod foreign;
 mod record;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use self::foreign::Removal;
 use self::record::Record;
 use crate::config::Prune;
 use crate::content::{Body, Content, Digest, Modes, Spool, Spooled, TEMPORARY_PREFIX};
@@ -37,8 +40,8 @@ use crate::plan::{Change, ClaimId};
 /// The prefix of the names, in the store's own folder, of contents kept aside.
 const PARKED_PREFIX: &str = "parked-";
 
-/// How deep `--prune all` descends: more than any path that an object can ask for.
-const DEPTH_MAX: usize = 64;
+/// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
+const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
 
 /// The directory, its record, and the permissions of what comes.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Store {
     record: Record,
     modes: Modes,
     prune: Prune,
+    /// What `--prune all` could not remove when it tried last, and why.
+    foreign_kept: BTreeMap<String, String>,
 }
 
 /// What a change did to a path.
@@ -71,13 +76,13 @@ pub enum OpenError {
     Make { dir: PathBuf, error: io::Error },
     #[error("{} is not a directory; name a directory", dir.display())]
     NotADirectory { dir: PathBuf },
-    #[error("cannot write in {}: {error}; run as its owner, or mount it writable", dir.display())]
+    #[error("cannot write in {}: {error}{}", dir.display(), remedy(error))]
     Write { dir: PathBuf, error: io::Error },
     #[error("{} is kept by another configbump; end that one, or name another directory", dir.display())]
     Locked { dir: PathBuf },
 }
 
-/// A change that did not happen. The file is as it was before.
+/// A change that did not happen, or is not recorded. No file is half-written.
 #[derive(Debug, Error)]
 #[error("cannot {verb} {}: {error}{}", path.display(), remedy(error))]
 pub struct ChangeError {
@@ -94,13 +99,19 @@ impl Store {
     pub fn open(dir: &Path, modes: Modes, prune: Prune) -> Result<Self, OpenError> {
         let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
         let root = open_root(dir)?;
-        disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
+        let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
         let own = Arc::new(disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?);
         lock(&own, dir)?;
+        if is_new {
+            // Whatever the umask: a reader that walks the directory under another user must not stumble over it.
+            let mode = Mode::from_raw_mode(disk::FOLDER_MODE);
+            rustix::fs::fchmod(&*own, mode).map_err(|error| in_dir(error.into()))?;
+        }
         let spool = Spool::new(Arc::clone(&own), modes);
         clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
-        let mut store = Self { dir: dir.to_owned(), root, own, spool, record, modes, prune };
+        let mut store =
+            Self { dir: dir.to_owned(), root, own, spool, record, modes, prune, foreign_kept: BTreeMap::new() };
         store.remove_unused_folders().map_err(in_dir)?;
         Ok(store)
     }
@@ -159,13 +170,13 @@ impl Store {
                 let error = error("write", &path);
                 self.promote(&path, &owner, claim, digest).map_err(error)
             }
-            Change::Remove { path, .. } => {
+            Change::Remove { path, makes_way, .. } => {
                 let error = error("remove", &path);
-                self.remove(&path).map_err(error)
+                self.remove(&path, makes_way).map_err(error)
             }
-            Change::Demote { path, owner, claim } => {
+            Change::Demote { path, owner, claim, digest } => {
                 let error = error("keep a copy of", &path);
-                self.demote(&path, owner.kind, claim).map_err(error)
+                self.demote(&path, owner.kind, claim, digest).map_err(error)
             }
             Change::Park { claim, owner, content } => {
                 let error = parked_error("write", claim);
@@ -182,11 +193,7 @@ impl Store {
     /// The steps of the module's description, by their numbers.
     fn write(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, content: Content) -> io::Result<Effect> {
         // 1.
-        let present = self.present(path)?;
-        if let Some(mut file) = present
-            && file.metadata()?.len() == content.len_bytes
-            && Digest::of(&mut file)? == content.digest
-        {
+        if self.is_present(path, &content.digest)? {
             self.record.own(path, owner)?;
             return Ok(Effect::Nothing);
         }
@@ -225,6 +232,13 @@ impl Store {
         }
     }
 
+    fn is_present(&self, path: &RelPath, digest: &Digest) -> io::Result<bool> {
+        match self.present(path)? {
+            Some(mut file) => digest.is_of(&mut file),
+            None => Ok(false),
+        }
+    }
+
     fn temporary(&self, kind: Kind, body: Body) -> io::Result<Spooled> {
         match body {
             Body::Spooled(temporary) => Ok(temporary),
@@ -246,7 +260,10 @@ impl Store {
             let opened = match disk::open_folder(above, name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.record.made(folder)?;
-                    disk::make_folder(above, name)?;
+                    if !disk::make_folder(above, name)? {
+                        // Somebody else was faster.
+                        self.record.unmade(folder)?;
+                    }
                     disk::open_folder(above, name)?
                 }
                 opened => opened?,
@@ -262,11 +279,15 @@ impl Store {
     }
 
     /// Copies the file aside, rather than moving it: there is no moment without it.
-    fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId) -> io::Result<Effect> {
+    fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId, digest: Option<Digest>) -> io::Result<Effect> {
         let Some(mut file) = self.present(path)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(digest) = known(&mut file, digest)? else {
+            return Err(io::Error::other("it has been changed, so there is no copy to keep"));
+        };
+        file.rewind()?;
         let (temporary, mut copy) = self.spool.create(self.modes.of(kind))?;
         disk::crash::point()?;
-        io::copy(&mut file, &mut copy)?;
+        io::copy(&mut file.take(digest.len_bytes), &mut copy)?;
         temporary.publish(self.own.as_fd(), &parked_name(claim))?;
         Ok(Effect::Nothing)
     }
@@ -282,22 +303,21 @@ impl Store {
         let Some(mut parked) = disk::open_file(self.own.as_fd(), &name)? else {
             return Err(io::Error::other(format!("what was kept aside of {owner} is gone")));
         };
-        let found = Digest::of(&mut parked)?;
-        if digest.is_some_and(|expected| expected != found) {
+        let Some(digest) = known(&mut parked, digest)? else {
             return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
-        }
-        let same = match self.present(path)? {
-            Some(mut file) => Digest::of(&mut file)? == found,
-            None => false,
         };
+        if self.is_present(path, &digest)? {
+            self.record.own(path, owner)?;
+            disk::unlink(self.own.as_fd(), name.as_str())?;
+            return Ok(Effect::Nothing);
+        }
         let own = Arc::clone(&self.own);
-        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))?;
-        Ok(if same { Effect::Nothing } else { Effect::Written })
+        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))
     }
 
-    fn remove(&mut self, path: &RelPath) -> io::Result<Effect> {
-        if self.prune == Prune::Never {
-            self.record.disown(path)?;
+    fn remove(&mut self, path: &RelPath, makes_way: bool) -> io::Result<Effect> {
+        // It stays recorded: it is still a file that configbump wrote.
+        if self.prune == Prune::Never && !makes_way {
             return Ok(Effect::Nothing);
         }
         self.record.untold()?;
@@ -352,57 +372,28 @@ impl Store {
         Ok(gone)
     }
 
-    /// For `--prune all`: removes every file, sub-folders included, that is not configbump's. Gives the paths removed.
-    ///
-    /// # Errors
-    /// When a folder cannot be read or a file not be removed.
-    pub fn remove_foreign(&mut self) -> Result<Vec<PathBuf>, ChangeError> {
-        let mut removed = Vec::new();
-        if self.prune == Prune::All {
-            let foreign = Foreign { record: &self.record };
-            foreign.remove(self.root.as_fd(), "", 0, &mut removed).map_err(|error| ChangeError {
-                verb: "remove foreign files from",
-                path: self.dir.clone(),
-                error,
-            })?;
+    /// For `--prune all`: removes every file, sub-folders included, that configbump did not write and that no object claims.
+    /// What cannot be removed is told once. Gives the paths removed.
+    pub fn remove_foreign(&mut self, is_claimed: impl Fn(&str) -> bool) -> Vec<String> {
+        if self.prune != Prune::All {
+            return Vec::new();
         }
-        Ok(removed)
+        let Removal { removed, kept } =
+            foreign::remove(self.root.as_fd(), |path| is_claimed(path) || self.record.owns(path));
+        for (path, why) in kept.iter().filter(|(path, why)| self.foreign_kept.get(*path) != Some(*why)) {
+            tracing::warn!("cannot remove {path}, which nobody selected: {why}");
+        }
+        self.foreign_kept = kept;
+        removed
     }
 }
 
-/// The files that are not configbump's.
-struct Foreign<'a> {
-    record: &'a Record,
-}
-
-impl Foreign<'_> {
-    fn remove(&self, folder: BorrowedFd<'_>, prefix: &str, depth: usize, removed: &mut Vec<PathBuf>) -> io::Result<()> {
-        let mut found = Vec::new();
-        disk::entries(folder, |name, file_type| {
-            found.push((name.to_owned(), file_type));
-            Ok(())
-        })?;
-        for (name, file_type) in found {
-            // A name that is no UTF-8 is nobody's that the record knows.
-            let text = name.to_str().ok();
-            let path = format!("{prefix}{}", name.to_string_lossy());
-            match (file_type, text) {
-                (FileType::Directory, Some(OWN_FOLDER)) if depth == 0 => {}
-                (FileType::Directory, Some(text)) if depth < DEPTH_MAX => {
-                    let below = disk::open_folder(folder, text)?;
-                    self.remove(below.as_fd(), &format!("{path}/"), depth + 1, removed)?;
-                }
-                (FileType::Directory, _) => {
-                    tracing::warn!("the folder {path} is passed over: it is too deep or has no name in UTF-8");
-                }
-                (_, Some(_)) if self.record.owns(&path) => {}
-                _ => {
-                    disk::unlink(folder, &*name)?;
-                    removed.push(path.into());
-                }
-            }
-        }
-        Ok(())
+/// The digest of a file that should have this one; nothing if it has another. What an earlier run wrote may have any, but is
+/// not larger than what a source can have had.
+fn known(file: &mut File, digest: Option<Digest>) -> io::Result<Option<Digest>> {
+    match digest {
+        Some(digest) => Ok(digest.is_of(file)?.then_some(digest)),
+        None => Digest::of(file, UNKNOWN_BYTES_MAX),
     }
 }
 
@@ -415,6 +406,9 @@ fn remedy(error: &io::Error) -> &'static str {
         Some(Errno::NOSPC | Errno::DQUOT) => "; make room, or raise the volume's size limit",
         Some(Errno::ACCESS | Errno::PERM) => "; run as the owner of the folder, or with its group",
         Some(Errno::ROFS) => "; mount it writable",
+        Some(Errno::XDEV) => {
+            "; its folder is a mount of its own, which cannot be written from here: mount the directory as a whole"
+        }
         _ => "",
     }
 }

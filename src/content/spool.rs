@@ -164,8 +164,7 @@ impl ContentWriter {
     #[must_use]
     pub fn finish(self) -> Content {
         Content {
-            digest: Digest(self.hash.finalize().into()),
-            len_bytes: self.len_bytes,
+            digest: Digest { sha256: self.hash.finalize().into(), len_bytes: self.len_bytes },
             body: match self.state {
                 State::Memory(memory) => Body::Memory(memory.into()),
                 State::File(spooled, _) => Body::Spooled(spooled),

@@ -3,11 +3,11 @@
 //! Claims conflict when they name one path, or when one names a folder that the other needs as a file. The Gateway API
 //! settles conflicts by age, then by name; so does this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Change, ClaimId, Notice};
+use super::{Change, ClaimId, Notice, Step};
 use crate::content::{Content, Digest};
 use crate::object::ObjectKey;
 use crate::path::RelPath;
@@ -72,9 +72,16 @@ pub(super) struct Claims {
 type Winners = BTreeMap<RelPath, (ClaimId, Arc<ObjectKey>)>;
 
 impl Claims {
-    /// How many paths are claimed.
-    pub(super) fn len(&self) -> usize {
-        self.by_path.len()
+    /// How many files there are, and of how many objects.
+    pub(super) fn live(&self) -> (usize, usize) {
+        let live = self.by_path.values().flatten().filter(|claim| claim.stand == Stand::Live);
+        let owners: Vec<_> = live.map(|claim| &claim.owner).collect();
+        (owners.len(), owners.into_iter().collect::<BTreeSet<_>>().len())
+    }
+
+    /// Whether any object claims the path, or one below it.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.by_path.contains_key(path)
     }
 
     /// Whether the file at the path is the content of a claim.
@@ -117,19 +124,30 @@ impl Claims {
         self.by_path.entry(path).or_default().push(claim);
     }
 
-    /// Decides again about a path and all that conflicts with it, and says what has to change on disk for it.
-    /// `fresh` are the contents that the object `from` brought.
-    pub(super) fn settle(
+    /// Decides again about these paths and all that conflicts with them, each once, and says what has to change on disk for
+    /// that. `fresh` are the contents that the object `from` brought.
+    pub(super) fn settle<'a>(
         &mut self,
-        path: &RelPath,
+        paths: impl IntoIterator<Item = &'a RelPath>,
         from: &ObjectKey,
-        fresh: &mut Fresh,
-        notices: &mut Vec<Notice>,
-    ) -> Vec<Change> {
-        let paths = self.conflicting(path);
-        let winners = self.winners(&paths);
+        mut fresh: Fresh,
+        step: &mut Step,
+    ) {
+        let mut settled = BTreeSet::new();
+        for path in paths {
+            if !settled.contains(path) {
+                let group = self.conflicting(path);
+                self.settle_group(&group, from, &mut fresh, step);
+                settled.extend(group);
+            }
+        }
+    }
+
+    fn settle_group(&mut self, paths: &[RelPath], from: &ObjectKey, fresh: &mut Fresh, step: &mut Step) {
+        let winners = self.winners(paths);
         let mut changes = Vec::new();
-        for path in &paths {
+        let mut conflicts = BTreeSet::new();
+        for path in paths {
             let Some(claims) = self.by_path.get_mut(path) else { continue };
             let live = claims.iter().find(|claim| claim.stand == Stand::Live).map(|claim| Arc::clone(&claim.owner));
             for claim in claims.iter_mut() {
@@ -140,14 +158,14 @@ impl Claims {
                     _ => Fate::Waits,
                 };
                 if fate == Fate::Waits && claim.stand != Stand::Parked {
-                    notices.extend(claim.conflict(path, &winners));
+                    conflicts.extend(claim.conflict(path, &winners));
                 }
                 claim.move_to(fate, path, content, &mut changes);
             }
             if let Some(owner) = live
                 && !winners.contains_key(path)
             {
-                changes.push(Change::Remove { path: path.clone(), owner });
+                changes.push(Change::Remove { path: path.clone(), owner, makes_way: paths.len() > 1 });
             }
             claims.retain(|claim| !claim.gone);
             if claims.is_empty() {
@@ -155,7 +173,8 @@ impl Claims {
             }
         }
         changes.sort_by_key(phase);
-        changes
+        step.changes.append(&mut changes);
+        step.notices.extend(conflicts);
     }
 
     /// The claimed paths among which a change at `path` could change a decision: those at or below the topmost of its
@@ -199,7 +218,9 @@ impl Claim {
                 changes.push(Change::Promote { path, owner, claim, digest: self.digest });
             }
             (_, Fate::Waits, Some(content)) => changes.push(Change::Park { claim, owner, content }),
-            (Stand::Live, Fate::Waits, None) => changes.push(Change::Demote { path, owner, claim }),
+            (Stand::Live, Fate::Waits, None) => {
+                changes.push(Change::Demote { path, owner, claim, digest: self.digest });
+            }
             (Stand::Parked, Fate::Goes, _) => changes.push(Change::Drop { claim }),
             (Stand::Live | Stand::New, Fate::Wins, None)
             | (Stand::Parked | Stand::New, Fate::Waits, None)
@@ -208,17 +229,17 @@ impl Claim {
         self.stand = if fate == Fate::Wins { Stand::Live } else { Stand::Parked };
     }
 
+    /// What keeps the claim waiting: one notice for all the files of a loser that one path of the winner is in the way of.
     fn conflict(&self, path: &RelPath, winners: &Winners) -> Option<Notice> {
-        let (_, winner) = in_the_way(winners, path)?;
-        let (winner, loser) = (Arc::clone(winner), Arc::clone(&self.owner));
-        Some(Notice::Conflict { path: path.clone(), winner, loser })
+        let (taken, (_, winner)) = in_the_way(winners, path)?;
+        Some(Notice::Conflict { path: taken.clone(), winner: Arc::clone(winner), loser: Arc::clone(&self.owner) })
     }
 }
 
 /// What stands at the path itself, above it as a file, or below it as a folder's content.
-fn in_the_way<'a, T>(paths: &'a BTreeMap<RelPath, T>, path: &RelPath) -> Option<&'a T> {
-    let at_or_above = || path.ancestors().find_map(|above| paths.get(above));
-    paths.get(path).or_else(at_or_above).or_else(|| below(paths, path.as_str()).next().map(|(_, found)| found))
+fn in_the_way<'a, T>(paths: &'a BTreeMap<RelPath, T>, path: &RelPath) -> Option<(&'a RelPath, &'a T)> {
+    let above = || path.ancestors().find_map(|above| paths.get_key_value(above));
+    paths.get_key_value(path).or_else(above).or_else(|| below(paths, path.as_str()).next())
 }
 
 fn below<'a, T>(paths: &'a BTreeMap<RelPath, T>, folder: &str) -> impl Iterator<Item = (&'a RelPath, &'a T)> {

@@ -12,12 +12,12 @@ use crate::path::{PathError, RelPath};
 #[derive(Clone, Debug)]
 pub struct Places {
     layout: Layout,
-    /// The directory as it was given: a folder annotation may spell it out.
+    /// The directory as it was given, made absolute: a folder annotation may spell it out.
     dir: String,
 }
 
 /// Why a folder annotation or a key gives no path.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlaceError {
     #[error("its folder annotation {folder:?} leads out of {dir}; write a relative path without `..`")]
     Outside { folder: String, dir: String },
@@ -32,6 +32,7 @@ pub enum PlaceError {
 impl Places {
     #[must_use]
     pub fn new(layout: Layout, dir: &Path) -> Self {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         Self { layout, dir: dir.to_string_lossy().trim_end_matches('/').to_owned() }
     }
 

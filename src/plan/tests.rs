@@ -15,12 +15,12 @@ fn key(name: &str) -> Arc<ObjectKey> {
 fn object(name: &str, created: i64, keys: &[&str]) -> Object {
     let entry = |key: &&str| {
         let bytes = format!("{key} of {name}");
-        let mut digest = [0; 32];
-        digest[..bytes.len()].copy_from_slice(bytes.as_bytes());
+        let mut sha256 = [0; 32];
+        sha256[..bytes.len()].copy_from_slice(bytes.as_bytes());
         let body = Body::Memory(bytes.as_bytes().into());
         Entry {
             key: (*key).to_owned(),
-            content: Content { digest: Digest(digest), len_bytes: bytes.len() as u64, body },
+            content: Content { digest: Digest { sha256, len_bytes: bytes.len() as u64 }, body },
         }
     };
     Object {
@@ -61,10 +61,10 @@ fn words(change: &Change) -> String {
     match change {
         Change::Write { path, owner, .. } => format!("write {path} of {}", owner.name),
         Change::Park { claim, owner, .. } => format!("park {claim} of {}", owner.name),
-        Change::Demote { path, owner, claim } => format!("demote {path} of {} to {claim}", owner.name),
+        Change::Demote { path, owner, claim, .. } => format!("demote {path} of {} to {claim}", owner.name),
         Change::Promote { path, owner, claim, .. } => format!("promote {claim} of {} to {path}", owner.name),
         Change::Drop { claim } => format!("drop {claim}"),
-        Change::Remove { path, owner } => format!("remove {path} of {}", owner.name),
+        Change::Remove { path, owner, .. } => format!("remove {path} of {}", owner.name),
     }
 }
 

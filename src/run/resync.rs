@@ -1,5 +1,6 @@
 //! When a change failed on disk, its content is gone: the sources are asked to report everything again, until all is well.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,9 @@ const WAIT_MIN: Duration = Duration::from_secs(1);
 /// …up to this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// How many failures are told before it is enough.
+const TOLD_MAX: usize = 20;
+
 /// How far a scope is with what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
@@ -23,41 +27,55 @@ enum Round {
     Listing,
 }
 
+/// A scope, and what it is asked for.
+#[derive(Debug)]
+struct Mending {
+    waker: Arc<Notify>,
+    round: Round,
+    /// Whether content of it was lost since it was asked last.
+    lost: bool,
+}
+
 /// The failures that are not mended, and the lists that are to mend them.
 #[derive(Debug)]
 pub(super) struct Resync {
-    scopes: Vec<(Arc<Notify>, Round)>,
+    scopes: Vec<Mending>,
     /// When to ask next; `None`: nothing has failed since it was asked last.
     due: Option<Instant>,
     attempts: u32,
+    /// The failures that were told.
+    told: BTreeSet<String>,
 }
 
 impl Resync {
     /// For this many scopes.
     pub fn new(scopes: usize) -> Self {
-        let scopes = (0..scopes).map(|_| (Arc::default(), Round::Done)).collect();
-        Self { scopes, due: None, attempts: 0 }
+        let scopes = (0..scopes).map(|_| Mending { waker: Arc::default(), round: Round::Done, lost: false }).collect();
+        Self { scopes, due: None, attempts: 0, told: BTreeSet::new() }
     }
 
     /// What wakes each scope.
     pub fn wakers(&self) -> Vec<Arc<Notify>> {
-        self.scopes.iter().map(|(waker, _)| Arc::clone(waker)).collect()
+        self.scopes.iter().map(|scope| Arc::clone(&scope.waker)).collect()
     }
 
-    /// Notes that a change failed. The first failure is worth a warning; those that come with it are like it.
-    pub fn failed(&mut self, error: &dyn Error) {
-        if self.due.is_some() {
-            tracing::debug!("{error}");
-            return;
-        }
-        let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
-        if self.attempts == 0 {
-            tracing::warn!("{error}; trying again until it can be done, after {} s first", wait.as_secs());
+    /// Notes that a change failed. Each failure is told once until all is well, but not more than a screenful of them.
+    /// The lost content is the scope's; `None`: it may be any scope's.
+    pub fn failed(&mut self, scope: Option<ScopeId>, error: &dyn Error) {
+        let lost = scope.map_or(0..self.scopes.len(), |scope| scope..scope + 1);
+        self.scopes[lost].iter_mut().for_each(|scope| scope.lost = true);
+        let error = error.to_string();
+        if self.told.len() < TOLD_MAX && self.told.insert(error.clone()) {
+            let more = if self.told.len() == TOLD_MAX { "; further failures are logged at debug level" } else { "" };
+            tracing::warn!("{error}; it is tried again until it can be done{more}");
         } else {
-            tracing::debug!("{error}; next try in {} s", wait.as_secs());
+            tracing::debug!("{error}");
         }
-        self.attempts = (self.attempts + 1).min(16);
-        self.due = Some(Instant::now() + wait);
+        if self.due.is_none() {
+            let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
+            self.attempts = (self.attempts + 1).min(16);
+            self.due = Some(Instant::now() + wait);
+        }
     }
 
     /// Waits until it is time to ask.
@@ -68,34 +86,36 @@ impl Resync {
         }
     }
 
-    /// Asks every scope for everything.
+    /// Asks the scopes that lost something for everything.
     pub fn ask(&mut self) {
         self.due = None;
-        for (waker, round) in &mut self.scopes {
-            *round = Round::Asked;
-            waker.notify_one();
+        for scope in self.scopes.iter_mut().filter(|scope| scope.lost) {
+            scope.lost = false;
+            scope.round = Round::Asked;
+            scope.waker.notify_one();
         }
     }
 
     pub fn list_started(&mut self, scope: ScopeId) {
-        if self.scopes[scope].1 != Round::Done {
-            self.scopes[scope].1 = Round::Listing;
+        if self.scopes[scope].round != Round::Done {
+            self.scopes[scope].round = Round::Listing;
         }
     }
 
     pub fn list_done(&mut self, scope: ScopeId) {
-        if self.scopes[scope].1 == Round::Listing {
-            self.scopes[scope].1 = Round::Done;
+        if self.scopes[scope].round == Round::Listing {
+            self.scopes[scope].round = Round::Done;
         }
         if self.is_settled() && self.attempts > 0 {
             self.attempts = 0;
+            self.told.clear();
             tracing::info!("what had failed is done");
         }
     }
 
     /// Whether no change is outstanding.
     pub fn is_settled(&self) -> bool {
-        self.due.is_none() && self.scopes.iter().all(|(_, round)| *round == Round::Done)
+        self.due.is_none() && self.scopes.iter().all(|scope| scope.round == Round::Done)
     }
 }
 
@@ -112,7 +132,7 @@ mod tests {
         let mut resync = Resync::new(2);
         assert!(resync.is_settled());
         resync.list_started(0);
-        resync.failed(&failure());
+        resync.failed(None, &failure());
         resync.due().await;
         resync.ask();
         resync.list_done(0);
@@ -131,8 +151,8 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..9 {
             let before = Instant::now();
-            resync.failed(&failure());
-            resync.failed(&failure());
+            resync.failed(None, &failure());
+            resync.failed(None, &failure());
             resync.due().await;
             waits.push((before.elapsed().as_millis() + 500) / 1000);
             resync.ask();
@@ -141,17 +161,25 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         resync.list_done(0);
         let before = Instant::now();
-        resync.failed(&failure());
+        resync.failed(None, &failure());
         resync.due().await;
         assert!(before.elapsed() < Duration::from_secs(2));
     }
 
     #[tokio::test]
-    async fn every_scope_is_woken() {
-        let mut resync = Resync::new(2);
+    async fn only_the_scopes_that_lost_something_are_asked() {
+        let mut resync = Resync::new(3);
         let wakers = resync.wakers();
+        resync.failed(Some(1), &failure());
         resync.ask();
-        for waker in wakers {
+        wakers[1].notified().await;
+        assert!(!resync.is_settled());
+        resync.list_started(1);
+        resync.list_done(1);
+        assert!(resync.is_settled());
+        resync.failed(None, &failure());
+        resync.ask();
+        for waker in &wakers {
             waker.notified().await;
         }
     }

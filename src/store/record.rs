@@ -24,8 +24,8 @@ const NAME: &str = "record";
 /// Only configbump reads it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// A log larger than this was not written by configbump: beyond the million files that it stands for nothing is read.
-const BYTES_MAX: u64 = 512 << 20;
+/// A log larger than this, in bytes, was not written by configbump. What is beyond is not read.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// The log is written anew when it has this many lines more than twice what it says.
 const SLACK_LINES: usize = 1000;
@@ -97,23 +97,31 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Reads the record in configbump's own folder and writes it anew, without what a kill may have left half-written.
+    /// Reads the record in configbump's own folder. It writes nothing, so that a full disk does not hinder a start.
     pub fn open(spool: Spool) -> io::Result<Self> {
         let mut known = Known::default();
+        let (mut log_lines, mut unreadable, mut torn) = (0, 0_usize, false);
         if let Some(file) = disk::open_file(spool.folder(), NAME)? {
-            let mut unreadable = 0_usize;
-            for line in BufReader::new(file.take(BYTES_MAX)).split(b'\n') {
-                unreadable += usize::from(!known.take_in(&line?));
-            }
-            // A kill during an append leaves one line half-written, of a file that does not exist yet.
-            if unreadable > 1 {
-                tracing::warn!(
-                    "{unreadable} lines of the record cannot be read: the files that they stand for are left alone"
-                );
+            torn = file.metadata()?.len() > BYTES_MAX;
+            let mut lines = BufReader::new(file.take(BYTES_MAX));
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line)? > 0 {
+                log_lines += 1;
+                // A kill during an append leaves the last line half-written, of a file that does not exist yet.
+                torn |= line.last() != Some(&b'\n');
+                unreadable += usize::from(!known.take_in(&line) && line.last() == Some(&b'\n'));
+                line.clear();
             }
         }
-        let log = known.write(&spool)?;
-        Ok(Self { log, log_lines: known.lines(), torn: false, tells: false, spool, known })
+        if unreadable > 0 {
+            tracing::warn!("{unreadable} lines of the record cannot be read: files that they stand for are left alone");
+        }
+        let log = match disk::open_log(spool.folder(), NAME, MODE) {
+            Ok(log) if log.metadata()?.is_file() => log,
+            // Somebody put something else there.
+            _ => known.write(&spool)?,
+        };
+        Ok(Self { spool, known, log, log_lines, torn, tells: false })
     }
 
     /// Every file that is configbump's, and the object that it was written for.

@@ -40,7 +40,7 @@ impl Fixture {
 fn show(Found { object, line }: &Found) -> String {
     let entry = |Entry { key, content }: &Entry| match &content.body {
         Body::Memory(bytes) => format!(" {key}={}", bytes.escape_ascii()),
-        Body::Spooled(_) => format!(" {key}={} bytes", content.len_bytes),
+        Body::Spooled(_) => format!(" {key}={} bytes", content.digest.len_bytes),
         Body::Lost(error) => panic!("{error}"),
     };
     let entries: String = object.entries.iter().map(entry).collect();

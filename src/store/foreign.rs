@@ -1,0 +1,64 @@
+//! `--prune all`: the removal of every file that is not configbump's.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::FileType;
+
+use crate::disk;
+use crate::path::OWN_FOLDER;
+
+/// How deep it descends: more than any path that an object can ask for.
+const DEPTH_MAX: usize = 64;
+
+/// What became of the files of others.
+#[derive(Debug, Default)]
+pub(super) struct Removal {
+    pub removed: Vec<String>,
+    /// What is still there, and why.
+    pub kept: BTreeMap<String, String>,
+}
+
+/// Removes every file below `root` that is not ours, and passes over what it may not look into or remove.
+pub(super) fn remove(root: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) -> Removal {
+    let mut removal = Removal::default();
+    removal.remove_in(root, "", 0, &is_ours);
+    removal
+}
+
+impl Removal {
+    fn remove_in(&mut self, folder: BorrowedFd<'_>, prefix: &str, depth: usize, is_ours: &impl Fn(&str) -> bool) {
+        let mut found = Vec::new();
+        let read = disk::entries(folder, |name, file_type| {
+            found.push((name.to_owned(), file_type));
+            Ok(())
+        });
+        if let Err(error) = read {
+            self.kept.insert(prefix.to_owned(), error.to_string());
+        }
+        for (name, file_type) in found {
+            let path = format!("{prefix}{}", name.to_string_lossy());
+            let removed = match (file_type, name.to_str()) {
+                (FileType::Directory, Ok(OWN_FOLDER)) if depth == 0 => continue,
+                (FileType::Directory, Ok(text)) if depth < DEPTH_MAX => match disk::open_folder(folder, text) {
+                    Ok(below) => {
+                        self.remove_in(below.as_fd(), &format!("{path}/"), depth + 1, is_ours);
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+                (FileType::Directory, _) => Err(io::Error::other("it is too deep, or its name is no UTF-8")),
+                (_, Ok(_)) if is_ours(&path) => continue,
+                // A name that is no UTF-8 is nobody's that the record knows.
+                _ => disk::unlink(folder, &*name),
+            };
+            match removed {
+                Ok(true) => self.removed.push(path),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => drop(self.kept.insert(path, error.to_string())),
+            }
+        }
+    }
+}
