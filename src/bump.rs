@@ -20,6 +20,10 @@ use thiserror::Error;
 
 pub use self::bumper::Bumper;
 pub use self::changes::Changes;
+use self::exec::Exec;
+use self::signal::Signaller;
+use self::url::Url;
+use crate::config;
 
 use crate::object::ObjectKey;
 use crate::path::RelPath;
@@ -69,10 +73,28 @@ pub enum BumpError {
 }
 
 /// What is to be bumped, in the order in which it is: hooks first, which may prepare what the program reads then.
-pub enum Action {}
+pub enum Action {
+    Exec(Exec),
+    Url(Url),
+    Signal(Signaller),
+}
 
 impl Action {
     async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
-        match *self {}
+        match self {
+            Self::Exec(exec) => exec.bump(batch).await,
+            Self::Url(url) => url.bump(batch).await,
+            Self::Signal(signaller) => signaller.bump(batch).await,
+        }
     }
+}
+
+/// What the options ask for.
+#[must_use]
+pub fn actions(config: config::Bump) -> Vec<Action> {
+    let config::Bump { exec, url, signal, .. } = config;
+    let signaller = |config::SignalConfig { signal, target, unhandled }| Signaller::new(target, signal, unhandled);
+    let exec = exec.map(Exec::new).map(Action::Exec);
+    let url = url.map(Url::new).map(Action::Url);
+    exec.into_iter().chain(url).chain(signal.map(signaller).map(Action::Signal)).collect()
 }

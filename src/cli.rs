@@ -3,12 +3,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use regex_lite::Regex;
 
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
 
-use crate::config::{Config, Labels, Layout, Prune};
+use crate::bump::signal::{Signal, Unhandled};
+use crate::config::{Config, InitialBump, Labels, Layout, Prune};
 use crate::object::Kind;
 use crate::telemetry::{Format, Level};
 
@@ -20,6 +24,7 @@ mod values;
 mod variables;
 
 pub use usage::UsageError;
+use values::Words;
 use variables::Variables;
 
 const USAGE: &str = "configbump --dir DIR --labels SELECTOR [OPTIONS]";
@@ -41,6 +46,14 @@ struct Cli {
     source: Source,
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    pacing: Pacing,
+    #[command(flatten)]
+    signal: SignalOptions,
+    #[command(flatten)]
+    exec: ExecOptions,
+    #[command(flatten)]
+    url: UrlArgs,
     #[command(flatten)]
     running: Running,
     #[command(flatten)]
@@ -127,6 +140,96 @@ struct Files {
     /// Which files that no followed object asks for are removed
     #[arg(long, env = "CONFIG_BUMP_PRUNE", value_name = "FILES", value_enum, default_value = "owned")]
     prune: Prune,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bump: tell a program that its files have changed")]
+struct Pacing {
+    /// Bump when nothing has changed for this long
+    #[arg(long, env = "CONFIG_BUMP_SETTLE", value_name = "TIME", value_parser = values::duration, default_value = "100ms")]
+    settle: Duration,
+    /// Bump at the latest this long after the first change
+    #[arg(long, env = "CONFIG_BUMP_SETTLE_MAX", value_name = "TIME", value_parser = values::duration, default_value = "2s")]
+    settle_max: Duration,
+    /// The least time from one bump to the next
+    #[arg(long, env = "CONFIG_BUMP_MIN_INTERVAL", value_name = "TIME", value_parser = values::duration)]
+    #[arg(default_value = "0s")]
+    min_interval: Duration,
+    /// Whether the first sync bumps
+    #[arg(long, env = "CONFIG_BUMP_INITIAL_BUMP", value_name = "WHEN", value_enum, default_value = "auto")]
+    initial_bump: InitialBump,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bump by a signal")]
+struct SignalOptions {
+    /// Signal to send: a name with or without SIG, or a number
+    #[arg(short, long, env = "CONFIG_BUMP_SIGNAL", value_name = "SIGNAL", value_parser = values::signal)]
+    signal: Option<Signal>,
+    /// The process to send it to, by its PID
+    #[arg(short, long, env = "CONFIG_BUMP_PROCESS_PID", value_name = "PID", value_parser = values::pid)]
+    process_pid: Option<u32>,
+    /// The process to send it to, by a regular expression that is found in its command line
+    #[arg(short = 'c', long, env = "CONFIG_BUMP_PROCESS_COMMAND", value_name = "REGEX", value_parser = values::expression)]
+    process_command: Option<Regex>,
+    /// The parent of that process, by its PID; 0: the process is the first one of a container
+    #[arg(short = 'i', long, env = "CONFIG_BUMP_PARENT_PROCESS_PID", value_name = "PID")]
+    #[arg(value_parser = values::parent_pid)]
+    process_parent_pid: Option<u32>,
+    /// The parent of that process, by a regular expression that is found in its command line
+    #[arg(short = 'a', long, env = "CONFIG_BUMP_PARENT_PROCESS_COMMAND", value_name = "REGEX")]
+    #[arg(value_parser = values::expression)]
+    process_parent_command: Option<Regex>,
+    /// What to do while the process would be ended by the signal, because it has not seen to it yet
+    #[arg(long, env = "CONFIG_BUMP_UNHANDLED_SIGNAL", value_name = "WHAT", value_enum, default_value = "wait")]
+    unhandled_signal: Unhandled,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bump by a command")]
+struct ExecOptions {
+    /// Command to run after a change, split into words as a shell does, but run without one; {} stands for DIR
+    #[arg(long, env = "CONFIG_BUMP_EXEC", value_name = "COMMAND", value_parser = values::command)]
+    exec: Option<Words>,
+    /// How long it may run
+    #[arg(long, env = "CONFIG_BUMP_EXEC_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    #[arg(default_value = "30s")]
+    exec_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bump by a URL")]
+struct UrlArgs {
+    /// URL to call after a change
+    #[arg(long, env = "CONFIG_BUMP_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Method of the call; unset: POST with a body, else GET
+    #[arg(long, env = "CONFIG_BUMP_URL_METHOD", value_name = "METHOD")]
+    url_method: Option<String>,
+    /// Body of the call
+    #[arg(long, env = "CONFIG_BUMP_URL_BODY", value_name = "TEXT")]
+    url_body: Option<String>,
+    /// Header of the call, as in 'Name: value'; may be repeated
+    #[arg(long, env = "CONFIG_BUMP_URL_HEADER", value_name = "HEADER")]
+    url_header: Vec<String>,
+    /// How long the call may take
+    #[arg(long, env = "CONFIG_BUMP_URL_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    #[arg(default_value = "10s")]
+    url_timeout: Duration,
+    /// File with the user for basic authentication
+    #[arg(long, env = "CONFIG_BUMP_URL_USER_FILE", value_name = "FILE")]
+    url_user_file: Option<PathBuf>,
+    /// File with the password for basic authentication
+    #[arg(long, env = "CONFIG_BUMP_URL_PASSWORD_FILE", value_name = "FILE")]
+    url_password_file: Option<PathBuf>,
+    /// Whether to verify the certificate of an https URL; true unless it is set to false
+    #[arg(long, env = "CONFIG_BUMP_URL_TLS_VERIFY")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_parser = values::boolean)]
+    url_tls_verify: Option<bool>,
+    /// File with the authorities that an https URL's certificate may be from; unset: those that the system trusts
+    #[arg(long, env = "CONFIG_BUMP_URL_CA_FILE", value_name = "FILE")]
+    url_ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use kube::core::{Selector, SelectorExt};
 
+use crate::bump::exec::ExecConfig;
+use crate::bump::governor::Pace;
+use crate::bump::process::TargetSpec;
+use crate::bump::signal::{Signal, Unhandled};
+use crate::bump::url::UrlConfig;
 pub use crate::content::Modes;
 use crate::object::Kind;
 use crate::telemetry::{Format, Level};
@@ -21,6 +26,7 @@ pub struct Config {
     pub folder_annotation: Option<String>,
     pub modes: Modes,
     pub prune: Prune,
+    pub bump: Bump,
     /// Whether to end after the first sync.
     pub once: bool,
     pub log_format: Format,
@@ -79,6 +85,43 @@ pub struct ClusterConfig {
     pub kubeconfig: Option<PathBuf>,
     pub context: Option<String>,
     pub tls_verify: bool,
+}
+
+/// Who is told of changes, and when.
+#[derive(Clone, Debug)]
+pub struct Bump {
+    pub exec: Option<ExecConfig>,
+    pub url: Option<UrlConfig>,
+    pub signal: Option<SignalConfig>,
+    pub pace: Pace,
+    pub initial: InitialBump,
+}
+
+impl Bump {
+    /// Whether anybody is.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.exec.is_some() || self.url.is_some() || self.signal.is_some()
+    }
+}
+
+/// Which process is sent which signal.
+#[derive(Clone, Debug)]
+pub struct SignalConfig {
+    pub signal: Signal,
+    pub target: TargetSpec,
+    pub unhandled: Unhandled,
+}
+
+/// Whether the first sync bumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitialBump {
+    /// If it changed a file; a process that was started after that is left alone
+    Auto,
+    /// Whether it changed a file or not
+    Always,
+    /// Later changes only
+    Never,
 }
 
 /// Where below the directory a key's file is.

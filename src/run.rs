@@ -11,9 +11,11 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use self::resync::Resync;
-use crate::config::{Config, Layout};
+use crate::bump::{self, Bumper, Changes};
+use crate::config::{Config, InitialBump, Layout};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::ObjectKey;
 use crate::path::RelPath;
@@ -57,18 +59,25 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     // The source first: options that name no source must leave the directory alone.
     let source = Source::find(&config).await?;
-    let store = Store::open(&config.dir, config.modes, config.prune)?;
+    let mut store = Store::open(&config.dir, config.modes, config.prune)?;
+    let changes = Changes::default();
+    let bumper = bumper(&config, &mut store, &changes);
     let spool = store.spool();
     let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes());
+    pipeline.bump = bumper.as_ref().map(|_| (changes.clone(), config.bump.initial));
+    // Dropping it ends what it runs.
+    let mut bumping = JoinSet::new();
+    bumper.into_iter().for_each(|bumper| drop(bumping.spawn(bumper.run())));
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
     source.run(&spool, &sender, &pipeline.resync.wakers());
     drop(sender);
-    while !(config.once && pipeline.is_settled()) {
+    while !(config.once && pipeline.is_settled() && changes.is_told()) {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = pipeline.resync.due() => pipeline.resync.ask(),
+            () = changes.told() => pipeline.told(&changes),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
                 None => return Err(RunError::SourceEnded),
@@ -76,6 +85,20 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// What tells of changes, if anybody is to be told.
+fn bumper(config: &Config, store: &mut Store, changes: &Changes) -> Option<Bumper> {
+    if !config.bump.is_wanted() {
+        return None;
+    }
+    store.tell_of_changes();
+    if store.is_untold() {
+        tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
+        changes.add_unknown();
+    }
+    let bumper = Bumper::new(bump::actions(config.bump.clone()), changes.clone(), config.bump.pace);
+    Some(if config.once { bumper.impatient() } else { bumper })
 }
 
 /// Plan and store, and how they are doing.
@@ -90,6 +113,8 @@ struct Pipeline {
     /// Files that are to be removed once what may replace them is on disk.
     put_off: Vec<(RelPath, Arc<ObjectKey>)>,
     resync: Resync,
+    /// Where changes are told, and whether the first sync is one of them.
+    bump: Option<(Changes, InitialBump)>,
 }
 
 impl Pipeline {
@@ -98,7 +123,7 @@ impl Pipeline {
         let resync = Resync::new(scopes.len());
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
-        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync }
+        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync, bump: None }
     }
 
     /// Takes one event through the plan to the disk.
@@ -153,6 +178,9 @@ impl Pipeline {
         match (self.store.apply(change), file) {
             (Ok(effect @ (Effect::Written | Effect::Removed)), Some((path, owner))) => {
                 self.changed += 1;
+                if let (Some((changes, _)), Some(change)) = (&self.bump, effect.of_bump()) {
+                    changes.add(path.clone(), change, Arc::clone(&owner));
+                }
                 if self.plan.in_sync() {
                     tracing::info!("{effect} {path} of {owner}");
                 } else {
@@ -189,13 +217,33 @@ impl Pipeline {
         for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
             tracing::info!("removed {path}, which nobody selected");
             self.changed += 1;
+            self.bump.iter().for_each(|(changes, _)| changes.add_unknown());
         }
         if !self.in_sync || self.changed > 0 {
             let (objects, files) = self.plan.counts();
             tracing::info!("in sync: {} holds {files} files of {objects} objects", self.dir.display());
         }
-        self.in_sync = true;
         self.changed = 0;
+        if !std::mem::replace(&mut self.in_sync, true)
+            && let Some((changes, initial)) = &self.bump
+        {
+            match initial {
+                InitialBump::Auto => {}
+                InitialBump::Always => changes.add_unknown(),
+                InitialBump::Never => changes.forget(),
+            }
+            changes.release();
+            self.told(&changes.clone());
+        }
+    }
+
+    /// If everybody has been told of everything, the record need not remember it.
+    fn told(&mut self, changes: &Changes) {
+        if changes.is_told()
+            && let Err(error) = self.store.told()
+        {
+            tracing::warn!("{error}; after a restart there will be one bump too many");
+        }
     }
 
     fn is_settled(&self) -> bool {

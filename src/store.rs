@@ -30,6 +30,7 @@ use thiserror::Error;
 
 use self::foreign::Removal;
 use self::record::Record;
+use crate::bump;
 use crate::config::Prune;
 use crate::content::{Body, Content, Digest, Modes, Spool, Spooled, TEMPORARY_PREFIX};
 use crate::disk::{self, Place};
@@ -449,6 +450,18 @@ fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     })?;
     leftovers.iter().try_for_each(|name| disk::unlink(own, name.as_str()).map(drop))
+}
+
+impl Effect {
+    /// What somebody is to be told of.
+    #[must_use]
+    pub fn of_bump(self) -> Option<bump::Effect> {
+        match self {
+            Self::Written => Some(bump::Effect::Written),
+            Self::Removed => Some(bump::Effect::Removed),
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl fmt::Display for Effect {

@@ -14,12 +14,20 @@ pub struct Bumper {
     telling: Option<(Batch, usize)>,
     /// What was logged last about the present batch.
     logged: Option<BumpError>,
+    /// Whether a target that is not there is waited for.
+    patient: bool,
 }
 
 impl Bumper {
     #[must_use]
     pub fn new(actions: Vec<Action>, changes: Changes, pace: Pace) -> Self {
-        Self { actions, changes, governor: Governor::new(pace), telling: None, logged: None }
+        Self { actions, changes, governor: Governor::new(pace), telling: None, logged: None, patient: true }
+    }
+
+    /// A target that is not there, or not ready, is not waited for: nobody else will come.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        Self { patient: false, ..self }
     }
 
     /// Bumps from here on, for as long as it is polled.
@@ -49,6 +57,11 @@ impl Bumper {
         let Some((batch, told)) = &mut self.telling else { return };
         for action in &mut self.actions[*told..] {
             if let Err(error) = action.bump(batch).await {
+                if let (false, BumpError::Waiting(what)) = (self.patient, &error) {
+                    tracing::info!("{what}; nobody is bumped");
+                    *told += 1;
+                    continue;
+                }
                 let why = match error {
                     BumpError::Failed(_) => Again::Failed,
                     BumpError::Waiting(_) => Again::Waiting,

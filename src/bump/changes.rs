@@ -51,6 +51,9 @@ impl Changes {
         let mut state = self.state();
         state.any = true;
         state.complete_at = Some(BootTime::now());
+        if state.released {
+            self.0.added.notify_one();
+        }
     }
 
     /// The first sync is on disk: what has changed may be told from here on.

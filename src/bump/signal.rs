@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use clap::ValueEnum;
+
 use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
 
@@ -16,13 +18,13 @@ pub use number::{Signal, SignalError};
 const LOOKS_MAX: usize = 3;
 
 /// What to do about a target that has not seen to it what the signal does, when that would end or stop it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Unhandled {
-    /// Wait until it has.
+    /// Wait until it has
     Wait,
-    /// Send the signal all the same.
+    /// Send the signal all the same
     Send,
-    /// Leave the target alone.
+    /// Leave the target alone
     Skip,
 }
 

@@ -2,16 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
+use regex_lite::Regex;
+
+use super::values::Words;
 use super::variables::Variables;
-use super::{Cli, Objects, Source, UsageError};
-use crate::config::{ClusterConfig, Config, Modes, Namespaces, Selection, SourceConfig};
+use super::{Cli, ExecOptions, Objects, SignalOptions, Source, UrlArgs, UsageError};
+use crate::bump::exec::ExecConfig;
+use crate::bump::governor::Pace;
+use crate::bump::process::{TargetSpec, Who};
+use crate::bump::url::{UrlConfig, UrlConfigError, UrlOptions};
+use crate::config::{ClusterConfig, Config, Modes, Namespaces, Selection, SignalConfig, SourceConfig};
 
 impl Cli {
     /// The configuration, without the impossible combinations.
     pub(super) fn meant(self, variables: &Variables) -> Result<Config, UsageError> {
-        let Self { objects, source, files, running, logging } = self;
+        let Self { objects, source, files, pacing, signal, exec, url, running, logging } = self;
         refuse_overlap(&source.manifests, &files.dir, variables)?;
         Ok(Config {
+            bump: crate::config::Bump {
+                exec: exec.meant(&files.dir),
+                url: url.meant(variables)?,
+                signal: signal.meant(variables)?,
+                pace: Pace { settle: pacing.settle, settle_max: pacing.settle_max, min_interval: pacing.min_interval },
+                initial: pacing.initial_bump,
+            },
             dir: files.dir,
             selection: objects.meant(variables)?,
             source: source.meant(variables)?,
@@ -80,6 +94,106 @@ impl Source {
                 variables.origin(option),
             ))),
         }
+    }
+}
+
+impl ExecOptions {
+    fn meant(self, dir: &Path) -> Option<ExecConfig> {
+        let Words(command) = self.exec?;
+        Some(ExecConfig { command, dir: dir.to_owned(), timeout: self.exec_timeout })
+    }
+}
+
+impl SignalOptions {
+    fn meant(self, variables: &Variables) -> Result<Option<SignalConfig>, UsageError> {
+        let process = who("--process-pid", self.process_pid, "--process-command", self.process_command, variables)?;
+        let parent = who(
+            "--process-parent-pid",
+            self.process_parent_pid,
+            "--process-parent-command",
+            self.process_parent_command,
+            variables,
+        )?;
+        let process = match (process, &parent) {
+            // Without more, the first process of a container is what is meant, or the child of a parent.
+            (None, Some(_)) => Some(Who::Command(any_command()?)),
+            (process, _) => process,
+        };
+        match (self.signal, process) {
+            (None, None) => Ok(None),
+            (Some(signal), Some(process)) => {
+                let target = TargetSpec { process, parent };
+                Ok(Some(SignalConfig { signal, target, unhandled: self.unhandled_signal }))
+            }
+            (Some(_), None) => Err(UsageError(format!(
+                "{} has no process to go to; name it by --process-command or --process-pid",
+                variables.origin("--signal")
+            ))),
+            (None, Some(_)) => Err(UsageError(
+                "--signal is missing for the process that is named; write one such as --signal HUP, or name no process"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// A process by one of two options.
+fn who(
+    pid_option: &str,
+    pid: Option<u32>,
+    command_option: &str,
+    command: Option<Regex>,
+    variables: &Variables,
+) -> Result<Option<Who>, UsageError> {
+    match (pid, command) {
+        (Some(_), Some(_)) => Err(UsageError(format!(
+            "{} and {} exclude each other; leave one of them out",
+            variables.origin(pid_option),
+            variables.origin(command_option)
+        ))),
+        (Some(pid), None) => Ok(Some(Who::Pid(pid))),
+        (None, command) => Ok(command.map(Who::Command)),
+    }
+}
+
+fn any_command() -> Result<Regex, UsageError> {
+    Regex::new(".").map_err(|error| UsageError(error.to_string()))
+}
+
+impl UrlArgs {
+    fn meant(self, variables: &Variables) -> Result<Option<UrlConfig>, UsageError> {
+        let Some(url) = self.url else {
+            let companions = [
+                ("--url-method", self.url_method.is_some()),
+                ("--url-body", self.url_body.is_some()),
+                ("--url-header", !self.url_header.is_empty()),
+                ("--url-user-file", self.url_user_file.is_some()),
+                ("--url-password-file", self.url_password_file.is_some()),
+                ("--url-tls-verify", self.url_tls_verify.is_some()),
+                ("--url-ca-file", self.url_ca_file.is_some()),
+            ];
+            return match companions.into_iter().find(|(_, is_set)| *is_set) {
+                None => Ok(None),
+                Some((option, _)) => {
+                    Err(UsageError(format!("{} needs a URL to call; write --url as well", variables.origin(option))))
+                }
+            };
+        };
+        let options = UrlOptions {
+            url,
+            method: self.url_method,
+            body: self.url_body,
+            headers: self.url_header,
+            timeout: self.url_timeout,
+            user_file: self.url_user_file,
+            password_file: self.url_password_file,
+            tls_verify: self.url_tls_verify.unwrap_or(true),
+            ca_file: self.url_ca_file,
+        };
+        let config = UrlConfig::new(options);
+        config
+            .map(Some)
+            .map_err(|UrlConfigError { option, why }| UsageError(format!("{}: {why}", variables.origin(option))))
     }
 }
 

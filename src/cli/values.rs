@@ -1,6 +1,12 @@
 //! One value of an option: from its text to what it means. An error here names the value and the remedy; the option is
 //! named where the error is shown.
 
+use std::time::Duration;
+
+use regex_lite::Regex;
+
+use crate::bump::signal::{Signal, SignalError};
+use crate::bump::{exec, process};
 use crate::config::Labels;
 use crate::object::Kind;
 use crate::source::selector;
@@ -82,6 +88,55 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         text => Err(format!("{} is neither yes nor no; write true or false", quoted(text))),
     }
+}
+
+/// The words of a command. A type of its own, since clap takes a list for several values.
+#[derive(Clone, Debug)]
+pub(super) struct Words(pub Vec<String>);
+
+pub(super) fn command(text: &str) -> Result<Words, String> {
+    exec::parse(text).map(Words)
+}
+
+pub(super) fn signal(text: &str) -> Result<Signal, String> {
+    text.parse().map_err(|error: SignalError| error.to_string())
+}
+
+pub(super) fn expression(text: &str) -> Result<Regex, String> {
+    process::parse_expression(text).map_err(|error| format!("{}: {error}", quoted(text)))
+}
+
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    match parent_pid(text)? {
+        0 => Err("`0` is no process; write its PID, or find it by --process-command".to_owned()),
+        pid => Ok(pid),
+    }
+}
+
+/// As a parent, 0 stands for one outside of the PID namespace.
+pub(super) fn parent_pid(text: &str) -> Result<u32, String> {
+    let pid = text.trim().parse().ok().filter(|pid| i32::try_from(*pid).is_ok());
+    pid.ok_or_else(|| format!("{} is no PID; write a number such as 17", quoted(text)))
+}
+
+/// `100ms`, `2s`, `5m`, `1h`; `0` needs no unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit_ms = match &text[digits..] {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "" if text == "0" => Some(0),
+        _ => None,
+    };
+    let count = text[..digits].parse::<u64>().ok();
+    let ms = count.zip(unit_ms).and_then(|(count, unit_ms)| count.checked_mul(unit_ms));
+    // A year is more than anybody waits, and leaves room for sums.
+    ms.filter(|ms| *ms <= 366 * 24 * 3_600_000)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{} is no time; write a whole number with ms, s, m or h, as in 500ms", quoted(text)))
 }
 
 pub(super) fn mode(text: &str) -> Result<u32, String> {
