@@ -141,7 +141,7 @@ async fn a_token_file_counts_and_the_token_beside_it_only_if_it_cannot_be_read()
         let headers = kube::client::ConfigExt::auth_layer(&config);
         assert!(headers.is_ok_and(|layer| layer.is_some()));
         assert!(config.auth_info.token_file.is_none());
-        // A secret compares, and shows itself, only when written out again.
+        // A secret shows itself only when written out again.
         let text = serde_json::to_value(&config.auth_info).expect("it can be written");
         Ok::<_, SessionError>(text["token"].as_str().unwrap_or_default().to_owned())
     };
