@@ -8,8 +8,9 @@ use configbump::config::Config;
 use configbump::run::{RunError, run};
 use configbump::telemetry;
 
-/// How many threads may read long answers of the server at a time; there is none while all is short.
-const READER_THREADS_MAX: usize = 8;
+/// How many threads may read long answers of the server, or look up its name, at a time. There is none while nothing of
+/// that is to be done.
+const READER_THREADS_MAX: usize = 64;
 
 /// Wrong usage, as for other commands.
 const USAGE: u8 = 2;

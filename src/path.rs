@@ -87,6 +87,12 @@ impl RelPath {
         }
     }
 
+    /// Whether the other path is one of the folders above this one.
+    #[must_use]
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Every folder above the path, the topmost first: `a/b/c` gives `a`, `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
@@ -149,6 +155,9 @@ mod tests {
         assert_eq!(path.split(), (Some("a/b"), "c"));
         assert_eq!(path.ancestors().collect::<Vec<_>>(), ["a", "a/b"]);
         assert_eq!(RelPath::parse("c")?.split(), (None, "c"));
+        for (other, is_below) in [("a", true), ("a/b", true), ("a/b/c", false), ("a/b/c/d", false), ("aa", false)] {
+            assert_eq!(path.is_below(&RelPath::parse(other)?), is_below, "{other}");
+        }
         Ok(())
     }
 }

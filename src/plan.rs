@@ -124,6 +124,12 @@ impl Plan {
         self.lingering.push((path, owner));
     }
 
+    /// Whether this scope has ever completed a list.
+    #[must_use]
+    pub fn is_synced(&self, scope: ScopeId) -> bool {
+        self.scopes[scope].synced
+    }
+
     /// Whether every scope has completed a list.
     #[must_use]
     pub fn in_sync(&self) -> bool {

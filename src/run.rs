@@ -68,11 +68,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = pipeline.resync.due() => pipeline.resync.ask(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
                 None => return Err(RunError::SourceEnded),
             },
-            () = pipeline.resync.due() => pipeline.resync.ask(),
         }
     }
     Ok(())
@@ -87,7 +87,7 @@ struct Pipeline {
     in_sync: bool,
     /// Files changed since that was last said.
     changed: usize,
-    /// Files that are to be removed once what replaces them is on disk.
+    /// Files that are to be removed once what may replace them is on disk.
     put_off: Vec<(RelPath, Arc<ObjectKey>)>,
     resync: Resync,
 }
@@ -110,7 +110,9 @@ impl Pipeline {
         }
         let step = self.plan.step(event);
         step.notices.iter().for_each(tell);
-        self.apply_all(step.changes);
+        // In its first list a scope has not told yet who else may want a file.
+        let hold_removals = !self.plan.is_synced(scope);
+        self.apply_all(scope, step.changes, hold_removals);
         if list_done {
             self.list_done(scope);
         }
@@ -118,27 +120,40 @@ impl Pipeline {
 
     /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
     /// replace.
-    fn apply_all(&mut self, changes: Vec<Change>) {
-        let mut all_written = true;
+    fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, mut hold_removals: bool) {
         for change in changes {
             match change {
-                Change::Remove { path, owner, makes_way: false } if !all_written => {
+                Change::Remove { path, owner, makes_way: false } if hold_removals => {
                     self.put_off.push((path, owner));
                 }
-                Change::Remove { .. } => drop(self.apply(change)),
-                change => all_written &= self.apply(change),
+                Change::Remove { .. } => drop(self.apply(scope, change)),
+                change => hold_removals |= !self.apply(scope, change),
             }
         }
     }
 
+    /// Removes what is put off but needed as a folder by this file, or has it as its folder.
+    fn make_way(&mut self, scope: ScopeId, path: &RelPath) {
+        let is_in_the_way = |(other, _): &mut (RelPath, _)| path.is_below(other) || other.is_below(path);
+        let in_the_way: Vec<_> = self.put_off.extract_if(.., is_in_the_way).collect();
+        for (path, owner) in in_the_way {
+            self.apply(scope, Change::Remove { path, owner, makes_way: true });
+        }
+    }
+
     /// Takes one step; whether it succeeded.
-    fn apply(&mut self, change: Change) -> bool {
+    fn apply(&mut self, scope: ScopeId, change: Change) -> bool {
+        if let Change::Write { path, .. } | Change::Promote { path, .. } = &change {
+            self.make_way(scope, path);
+        }
+        // What was kept aside, or is to be, may be another scope's.
+        let lost_by = if matches!(change, Change::Promote { .. } | Change::Demote { .. }) { None } else { Some(scope) };
         let is_removal = matches!(change, Change::Remove { .. });
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
         match (self.store.apply(change), file) {
             (Ok(effect @ (Effect::Written | Effect::Removed)), Some((path, owner))) => {
                 self.changed += 1;
-                if self.in_sync {
+                if self.plan.in_sync() {
                     tracing::info!("{effect} {path} of {owner}");
                 } else {
                     tracing::debug!("{effect} {path} of {owner}");
@@ -146,7 +161,7 @@ impl Pipeline {
             }
             (Ok(_), _) => {}
             (Err(error), file) => {
-                self.resync.failed(&error);
+                self.resync.failed(lost_by, &error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
                     self.plan.linger(path, owner);
                 }
@@ -159,13 +174,16 @@ impl Pipeline {
     /// If every scope has completed a list, and nothing has failed, the directory holds what it should.
     fn list_done(&mut self, scope: ScopeId) {
         self.resync.list_done(scope);
-        if !self.plan.in_sync() || !self.resync.is_settled() {
+        if !self.resync.is_settled() {
             return;
         }
         for (path, owner) in std::mem::take(&mut self.put_off) {
             if !self.plan.is_live(&path) {
-                self.apply(Change::Remove { path, owner, makes_way: false });
+                self.apply(scope, Change::Remove { path, owner, makes_way: false });
             }
+        }
+        if !self.plan.in_sync() {
+            return;
         }
         let plan = &self.plan;
         for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {

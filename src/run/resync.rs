@@ -27,10 +27,19 @@ enum Round {
     Listing,
 }
 
+/// A scope, and what it is asked for.
+#[derive(Debug)]
+struct Mending {
+    waker: Arc<Notify>,
+    round: Round,
+    /// Whether content of it was lost since it was asked last.
+    lost: bool,
+}
+
 /// The failures that are not mended, and the lists that are to mend them.
 #[derive(Debug)]
 pub(super) struct Resync {
-    scopes: Vec<(Arc<Notify>, Round)>,
+    scopes: Vec<Mending>,
     /// When to ask next; `None`: nothing has failed since it was asked last.
     due: Option<Instant>,
     attempts: u32,
@@ -41,17 +50,20 @@ pub(super) struct Resync {
 impl Resync {
     /// For this many scopes.
     pub fn new(scopes: usize) -> Self {
-        let scopes = (0..scopes).map(|_| (Arc::default(), Round::Done)).collect();
+        let scopes = (0..scopes).map(|_| Mending { waker: Arc::default(), round: Round::Done, lost: false }).collect();
         Self { scopes, due: None, attempts: 0, told: BTreeSet::new() }
     }
 
     /// What wakes each scope.
     pub fn wakers(&self) -> Vec<Arc<Notify>> {
-        self.scopes.iter().map(|(waker, _)| Arc::clone(waker)).collect()
+        self.scopes.iter().map(|scope| Arc::clone(&scope.waker)).collect()
     }
 
     /// Notes that a change failed. Each failure is told once until all is well, but not more than a screenful of them.
-    pub fn failed(&mut self, error: &dyn Error) {
+    /// The lost content is the scope's; `None`: it may be any scope's.
+    pub fn failed(&mut self, scope: Option<ScopeId>, error: &dyn Error) {
+        let lost = scope.map_or(0..self.scopes.len(), |scope| scope..scope + 1);
+        self.scopes[lost].iter_mut().for_each(|scope| scope.lost = true);
         let error = error.to_string();
         if self.told.len() < TOLD_MAX && self.told.insert(error.clone()) {
             let more = if self.told.len() == TOLD_MAX { "; further failures are logged at debug level" } else { "" };
@@ -74,24 +86,25 @@ impl Resync {
         }
     }
 
-    /// Asks every scope for everything.
+    /// Asks the scopes that lost something for everything.
     pub fn ask(&mut self) {
         self.due = None;
-        for (waker, round) in &mut self.scopes {
-            *round = Round::Asked;
-            waker.notify_one();
+        for scope in self.scopes.iter_mut().filter(|scope| scope.lost) {
+            scope.lost = false;
+            scope.round = Round::Asked;
+            scope.waker.notify_one();
         }
     }
 
     pub fn list_started(&mut self, scope: ScopeId) {
-        if self.scopes[scope].1 != Round::Done {
-            self.scopes[scope].1 = Round::Listing;
+        if self.scopes[scope].round != Round::Done {
+            self.scopes[scope].round = Round::Listing;
         }
     }
 
     pub fn list_done(&mut self, scope: ScopeId) {
-        if self.scopes[scope].1 == Round::Listing {
-            self.scopes[scope].1 = Round::Done;
+        if self.scopes[scope].round == Round::Listing {
+            self.scopes[scope].round = Round::Done;
         }
         if self.is_settled() && self.attempts > 0 {
             self.attempts = 0;
@@ -102,7 +115,7 @@ impl Resync {
 
     /// Whether no change is outstanding.
     pub fn is_settled(&self) -> bool {
-        self.due.is_none() && self.scopes.iter().all(|(_, round)| *round == Round::Done)
+        self.due.is_none() && self.scopes.iter().all(|scope| scope.round == Round::Done)
     }
 }
 
@@ -119,7 +132,7 @@ mod tests {
         let mut resync = Resync::new(2);
         assert!(resync.is_settled());
         resync.list_started(0);
-        resync.failed(&failure());
+        resync.failed(None, &failure());
         resync.due().await;
         resync.ask();
         resync.list_done(0);
@@ -138,8 +151,8 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..9 {
             let before = Instant::now();
-            resync.failed(&failure());
-            resync.failed(&failure());
+            resync.failed(None, &failure());
+            resync.failed(None, &failure());
             resync.due().await;
             waits.push((before.elapsed().as_millis() + 500) / 1000);
             resync.ask();
@@ -148,17 +161,25 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         resync.list_done(0);
         let before = Instant::now();
-        resync.failed(&failure());
+        resync.failed(None, &failure());
         resync.due().await;
         assert!(before.elapsed() < Duration::from_secs(2));
     }
 
     #[tokio::test]
-    async fn every_scope_is_woken() {
-        let mut resync = Resync::new(2);
+    async fn only_the_scopes_that_lost_something_are_asked() {
+        let mut resync = Resync::new(3);
         let wakers = resync.wakers();
+        resync.failed(Some(1), &failure());
         resync.ask();
-        for waker in wakers {
+        wakers[1].notified().await;
+        assert!(!resync.is_settled());
+        resync.list_started(1);
+        resync.list_done(1);
+        assert!(resync.is_settled());
+        resync.failed(None, &failure());
+        resync.ask();
+        for waker in &wakers {
             waker.notified().await;
         }
     }

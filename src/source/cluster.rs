@@ -18,10 +18,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use self::body::{BodyError, Documents};
-use self::follow::{Ask, Failure, Follow};
+use self::follow::{Ask, Failure, Follow, STABLE, Trouble};
 use self::report::Report;
-use self::session::Session;
 pub use self::session::SessionError;
+use self::session::{SendError, Session};
 use self::wire::{Found, PageEnd, Unusable, Wanted, WatchEvent};
 use crate::config::{ClusterConfig, Namespaces, Selection};
 use crate::content::Spool;
@@ -36,6 +36,9 @@ const WATCH_SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// A list that says nothing for this long is dead.
 const LIST_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// A list that takes longer is given up, however busily it drips.
+const LIST_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// How much of the server's account of a failure is read, in bytes.
 const STATUS_BYTES_MAX: usize = 16 * 1024;
@@ -68,9 +71,31 @@ enum Stop {
     Closed,
 }
 
+impl Stop {
+    fn trouble(trouble: Trouble, what: &impl ToString) -> Self {
+        Self::Failed(Failure::Trouble { trouble, what: what.to_string() })
+    }
+}
+
+impl From<SendError> for Stop {
+    fn from(error: SendError) -> Self {
+        let trouble = match &error {
+            SendError::Session(_) => Trouble::Credentials,
+            SendError::Slow { .. } => Trouble::Silence,
+            SendError::Transport(_) => Trouble::Connection,
+        };
+        Self::trouble(trouble, &error)
+    }
+}
+
 impl From<BodyError> for Stop {
     fn from(error: BodyError) -> Self {
-        Self::Failed(Failure::Transport(error.to_string()))
+        let trouble = match &error {
+            BodyError::Silent(_) => Trouble::Silence,
+            BodyError::Broken(_) => Trouble::Connection,
+            BodyError::Wire(_) => Trouble::Answer,
+        };
+        Self::trouble(trouble, &error)
     }
 }
 
@@ -258,15 +283,17 @@ impl Follower {
             self.send(events, What::ListStarted).await?;
         }
         match ask {
-            Ask::Page { .. } => self.page(Documents::new(body, LIST_SILENCE_MAX), events).await,
+            Ask::Page { .. } => {
+                let page = self.page(Documents::new(body, LIST_SILENCE_MAX), events);
+                tokio::time::timeout(LIST_TIME_MAX, page).await.unwrap_or_else(|_| Err(too_slow()))
+            }
             Ask::StreamedList | Ask::Watch { .. } => self.watch(body, events, resync).await,
         }
     }
 
     async fn open(&self, path: &str) -> Result<Body, Stop> {
         tracing::debug!("GET {path}");
-        let failed = |error: session::SendError| Stop::Failed(Failure::Transport(error.to_string()));
-        let (head, body) = self.session.get(path).await.map_err(failed)?.into_parts();
+        let (head, body) = self.session.get(path).await?.into_parts();
         if head.status.is_success() {
             return Ok(body);
         }
@@ -302,6 +329,7 @@ impl Follower {
     async fn watch(&mut self, body: Body, events: &mpsc::Sender<Event>, resync: &Notify) -> Result<Turn, Stop> {
         let silence_max = if self.follow.is_listing() { LIST_SILENCE_MAX } else { WATCH_SILENCE_MAX };
         let mut documents = Documents::new(body, silence_max);
+        let began = Instant::now();
         loop {
             let wanted = Arc::clone(&self.wanted);
             let event = tokio::select! {
@@ -310,35 +338,42 @@ impl Follower {
                     self.follow.relist();
                     return Ok(Turn::Next);
                 }
+                () = tokio::time::sleep_until(began + LIST_TIME_MAX), if self.follow.is_listing() => return Err(too_slow()),
                 () = events.closed() => return Err(Stop::Closed),
             };
             match event {
+                None if self.follow.is_listing() => {
+                    let what = "the server ended the list before it was complete";
+                    return Err(Stop::trouble(Trouble::Answer, &what));
+                }
                 None => return Ok(Turn::Ended),
                 Some(WatchEvent::Error(status)) => {
                     return Err(Stop::Failed(Failure::Status { status, in_stream: true }));
                 }
                 Some(WatchEvent::Applied(found)) => {
-                    self.progressed(&found.version.clone());
+                    self.follow.object(&found.version);
                     self.send(events, applied(found)).await?;
                 }
                 Some(WatchEvent::Deleted { key, version }) => {
-                    self.progressed(&version);
+                    self.follow.object(&version);
                     self.send(events, What::Delete(key)).await?;
                 }
                 Some(WatchEvent::Bookmark { version, initial_events_end }) => {
-                    self.report.recovered();
                     if self.follow.bookmark(&version, initial_events_end) {
                         documents.set_silence_max(WATCH_SILENCE_MAX);
                         self.list_done(events).await?;
                     }
                 }
             }
+            if self.follow.went_back() {
+                let what = "the server's versions are smaller than before, so everything is listed anew";
+                return Err(Stop::trouble(Trouble::History, &what));
+            }
+            // One event is not yet an answer that lasts.
+            if !self.follow.is_listing() && began.elapsed() >= STABLE {
+                self.report.recovered();
+            }
         }
-    }
-
-    fn progressed(&mut self, version: &str) {
-        self.follow.object(version);
-        self.report.recovered();
     }
 
     async fn list_done(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Closed> {
@@ -349,6 +384,10 @@ impl Follower {
     async fn send(&self, events: &mpsc::Sender<Event>, what: What) -> Result<(), Closed> {
         events.send(Event { scope: self.scope, what }).await.map_err(|_| Closed)
     }
+}
+
+fn too_slow() -> Stop {
+    Stop::trouble(Trouble::Silence, &format!("the list was not complete after {} s", LIST_TIME_MAX.as_secs()))
 }
 
 fn applied(found: Found) -> What {

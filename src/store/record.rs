@@ -114,7 +114,7 @@ impl Record {
             // Somebody put something else there.
             _ => known.write(&spool)?,
         };
-        Ok(Self { log, log_lines, torn, spool, known })
+        Ok(Self { spool, known, log, log_lines, torn })
     }
 
     /// Every file that is configbump's, and the object that it was written for.

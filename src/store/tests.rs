@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     fn remove(&mut self, path: &str) -> Result<Effect, ChangeError> {
-        self.store.apply(Change::Remove { path: path_of(path), owner: owner() })
+        self.store.apply(Change::Remove { path: path_of(path), owner: owner(), makes_way: false })
     }
 
     fn owned(&self) -> Vec<&str> {
@@ -120,7 +120,8 @@ fn what_is_planted_at_a_files_place_is_replaced_and_never_followed() {
         let outside = fixture.outer.path().join("outside");
         fs::write(&outside, bytes).expect("a file outside");
         symlink(&outside, fixture.at("link")).expect("a symlink");
-        rustix::fs::mknodat(rustix::fs::CWD, fixture.at("fifo"), FileType::Fifo, Mode::RUSR, 0).expect("a FIFO");
+        rustix::fs::mknodat(rustix::fs::CWD, fixture.at("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .expect("a FIFO");
         let _socket = std::os::unix::net::UnixListener::bind(fixture.at("socket")).expect("a socket");
         for name in ["link", "fifo", "socket"] {
             assert_eq!(fixture.write(name, bytes).expect("a write"), Effect::Written, "{name}");
@@ -242,7 +243,8 @@ fn what_is_kept_aside_takes_its_place_whole() {
         fixture.store.apply(Change::Park { claim: 7, owner: owner(), content }).expect("a park");
         fixture.write("a", b"winner").expect("a write");
         let promote = |digest| Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
-        assert!(fixture.store.apply(promote(Some(Digest([0; 32])))).is_err(), "it was changed meanwhile");
+        let other = fixture.store.spool().content(Kind::ConfigMap, b"other").digest;
+        assert!(fixture.store.apply(promote(Some(other))).is_err(), "it was changed meanwhile");
         assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"winner");
         assert_eq!(fixture.store.apply(promote(digest)).expect("a promotion"), Effect::Written);
         assert_eq!(fs::read(fixture.at("a")).expect("a file"), bytes);
@@ -255,7 +257,9 @@ fn a_demoted_file_stays_while_it_is_copied_aside() {
     let mut fixture = Fixture::new(Prune::Owned);
     fixture.write_as(Kind::Secret, "a", LARGE).expect("a write");
     let owner = Arc::new(ObjectKey { kind: Kind::Secret, ..(*owner()).clone() });
-    fixture.store.apply(Change::Demote { path: path_of("a"), owner, claim: 3 }).expect("a demotion");
+    let digest = Some(fixture.store.spool().content(Kind::Secret, LARGE).digest);
+    let demote = || Change::Demote { path: path_of("a"), owner: Arc::clone(&owner), claim: 3, digest };
+    fixture.store.apply(demote()).expect("a demotion");
     let parked = fixture.at(OWN_FOLDER).join("parked-3");
     assert_eq!(fs::read(&parked).expect("the copy"), LARGE);
     assert_eq!(mode(&parked), MODES.secret);
@@ -275,10 +279,11 @@ fn prune_all_removes_every_foreign_file_and_follows_no_link() {
     fs::create_dir_all(fixture.at("t/u")).expect("a foreign folder");
     fs::write(fixture.at("t/u/theirs"), "x").expect("a foreign file");
     symlink(&outside, fixture.at("link")).expect("a symlink");
-    let mut removed = fixture.store.remove_foreign().expect("a removal");
+    fs::write(fixture.at("claimed"), "x").expect("a file that an object claims");
+    let mut removed = fixture.store.remove_foreign(|path| path == "claimed");
     removed.sort();
-    assert_eq!(removed, ["link", "sub/theirs", "t/u/theirs"].map(PathBuf::from));
-    assert!(fixture.at("sub/a").exists() && outside.join("kept").exists());
+    assert_eq!(removed, ["link", "sub/theirs", "t/u/theirs"]);
+    assert!(fixture.at("sub/a").exists() && fixture.at("claimed").exists() && outside.join("kept").exists());
     assert_eq!(fixture.own_folder(), ["record"]);
 }
 
@@ -288,11 +293,11 @@ fn other_prunes_remove_no_foreign_file_and_never_removes_nothing() {
         let mut fixture = Fixture::new(prune);
         fixture.write("ours", b"x").expect("a write");
         fs::write(fixture.at("theirs"), "x").expect("a foreign file");
-        assert_eq!(fixture.store.remove_foreign().expect("nothing to do"), [] as [PathBuf; 0]);
+        assert_eq!(fixture.store.remove_foreign(|_| false), [""; 0]);
         fixture.remove("ours").expect("a removal");
         assert!(fixture.at("theirs").exists());
         assert_eq!(fixture.at("ours").exists(), prune == Prune::Never);
-        assert_eq!(fixture.owned(), [""; 0]);
+        assert_eq!(fixture.owned().len(), usize::from(prune == Prune::Never), "what stays is remembered");
     }
 }
 
@@ -316,4 +321,85 @@ fn an_unusable_directory_is_an_error_and_stays_as_it_is() {
     fs::create_dir(&dir).expect("a folder");
     symlink(outer.path(), dir.join(OWN_FOLDER)).expect("a symlink");
     assert!(matches!(Store::open(&dir, MODES, Prune::All), Err(OpenError::Write { .. })));
+}
+
+#[test]
+fn under_prune_never_a_file_makes_way_for_a_folder_all_the_same() {
+    let mut fixture = Fixture::new(Prune::Never);
+    fixture.write("a", b"x").expect("a write");
+    let remove = Change::Remove { path: path_of("a"), owner: owner(), makes_way: true };
+    assert_eq!(fixture.store.apply(remove).expect("a removal"), Effect::Removed);
+    fixture.write("a/b", b"x").expect("a write");
+}
+
+#[test]
+fn a_planted_file_of_any_length_is_not_read_to_its_end() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    let content = fixture.store.spool().content(Kind::ConfigMap, b"loser");
+    let digest = Some(content.digest);
+    fixture.store.apply(Change::Park { claim: 7, owner: owner(), content }).expect("a park");
+    let plant = |path: PathBuf| fs::File::create(path).expect("a file").set_len(1 << 42).expect("a sparse file");
+
+    plant(fixture.at("a"));
+    let demote = |digest| Change::Demote { path: path_of("a"), owner: owner(), claim: 3, digest };
+    assert!(fixture.store.apply(demote(digest)).is_err());
+    assert!(fixture.store.apply(demote(None)).is_err());
+    let promote = || Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
+    assert_eq!(fixture.store.apply(promote()).expect("a promotion"), Effect::Written);
+    assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"loser");
+
+    plant(fixture.at("a"));
+    assert_eq!(fixture.write("a", b"winner").expect("a write"), Effect::Written);
+    plant(fixture.at(OWN_FOLDER).join("parked-7"));
+    assert!(fixture.store.apply(promote()).is_err());
+    assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"winner");
+}
+
+#[test]
+fn a_takeover_with_the_same_bytes_writes_nothing() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    let content = fixture.store.spool().content(Kind::ConfigMap, LARGE);
+    let digest = Some(content.digest);
+    fixture.store.apply(Change::Park { claim: 7, owner: owner(), content }).expect("a park");
+    fixture.write("a", LARGE).expect("a write");
+    let inode = fs::metadata(fixture.at("a")).expect("a file").ino();
+    let promote = Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
+    assert_eq!(fixture.store.apply(promote).expect("a promotion"), Effect::Nothing);
+    assert_eq!(fs::metadata(fixture.at("a")).expect("a file").ino(), inode);
+    assert_eq!(fixture.own_folder(), ["record"]);
+}
+
+#[test]
+fn what_prune_all_cannot_remove_is_passed_over() {
+    let mut fixture = Fixture::new(Prune::All);
+    let deep = "d/".repeat(80);
+    fs::create_dir_all(fixture.at(&deep)).expect("folders");
+    fs::write(fixture.at(&deep).join("theirs"), "x").expect("a foreign file");
+    fs::write(fixture.at("theirs"), "x").expect("a foreign file");
+    assert_eq!(fixture.store.remove_foreign(|_| false), ["theirs"]);
+    assert_eq!(fixture.store.remove_foreign(|_| false), [""; 0]);
+}
+
+#[test]
+fn a_start_writes_nothing_that_a_full_disk_could_hinder() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("a", b"x").expect("a write");
+    let record = fixture.at(OWN_FOLDER).join("record");
+    let before = fs::metadata(&record).expect("the record");
+    let fixture = fixture.restart();
+    let after = fs::metadata(&record).expect("the record");
+    assert_eq!((before.ino(), before.len()), (after.ino(), after.len()));
+    assert_eq!(fixture.owned(), ["a"]);
+}
+
+#[test]
+fn a_torn_record_is_written_anew_before_it_goes_on() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("a", b"x").expect("a write");
+    let record = fixture.at(OWN_FOLDER).join("record");
+    let text = fs::read_to_string(&record).expect("the record");
+    fs::write(&record, format!("{text}{{\"own\":{{\"pa")).expect("a change");
+    let mut fixture = fixture.restart();
+    fixture.write("b", b"x").expect("a write");
+    assert_eq!(fixture.restart().owned(), ["a", "b"]);
 }

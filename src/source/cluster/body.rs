@@ -48,7 +48,8 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
         self.silence_max = silence_max;
     }
 
-    /// Parses the next line; nothing if the response has ended. May be dropped while it waits, and so may the rest then.
+    /// Parses the next line; nothing if the response has ended. Where it is dropped while it waits, the rest
+    /// must be dropped too.
     pub async fn line<T: Send + 'static>(
         &mut self,
         parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
@@ -99,6 +100,7 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
     ) -> Result<T, BodyError> {
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
         let parser = spawn_blocking(move || parse(&mut Chunks { receiver, current: Bytes::new() }));
+        let mut complete = false;
         let mut next = Some(std::mem::take(&mut self.buffer).freeze());
         while let Some(mut chunk) = next {
             let newline = (until == Until::Newline).then(|| chunk.iter().position(|byte| *byte == b'\n')).flatten();
@@ -107,15 +109,21 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
             let given_up = chunks.send(chunk).await.is_err();
             if let Some(rest) = rest {
                 self.buffer.extend_from_slice(&rest[1..]);
+                complete = true;
                 break;
             }
             if given_up {
                 break;
             }
-            next = self.chunk().await?;
+            tokio::select! {
+                chunk = self.chunk() => next = chunk?,
+                () = chunks.closed() => break,
+            }
+            complete = until == Until::End && next.is_none();
         }
         drop(chunks);
-        parser.await.map_err(|error| BodyError::Broken(format!("its reader ended: {error}")))?.map_err(BodyError::from)
+        let parsed = parser.await.map_err(|error| BodyError::Broken(format!("its reader ended: {error}")))??;
+        if complete { Ok(parsed) } else { Err(BodyError::Broken("there is more in it than there should be".into())) }
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {

@@ -1,8 +1,8 @@
 //! How a scope is followed, without input or output: what to ask the server next, and what its answers mean.
 //!
 //! A list comes as a stream of events where the server can do that (watch-list, KEP-3157), otherwise in pages; a watch
-//! goes on from the version where the list ended, and from where it was itself whenever it breaks. Only when the server has
-//! forgotten that version (410) is there another list.
+//! goes on from the version where the list ended, and from where it was itself whenever it breaks. There is another list
+//! only when the server has forgotten that version (410) or has another history, and when the pipeline asks for one.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 
 /// An answer that lasted as long as this, and brought anything, makes earlier failures forgotten.
-const STABLE: Duration = Duration::from_secs(10);
+pub(super) const STABLE: Duration = Duration::from_secs(10);
 
 /// Watches that end as asked are reopened at once; those that end early, within this time, lest all followers of a
 /// server that restarts come back together.
@@ -23,6 +23,9 @@ const SPREAD: Duration = Duration::from_secs(1);
 
 /// A list follows an expired version at once this many times in a row. A server may expire what it has just sent.
 const IMMEDIATE_RELISTS_MAX: u32 = 3;
+
+/// After this many streamed lists in a row that began and were not completed, lists are asked for in pages.
+const BROKEN_STREAMS_MAX: u32 = 3;
 
 /// How many objects a page of a list may have. It bounds the server's memory, not configbump's.
 pub(super) const PAGE_OBJECTS: u32 = 100;
@@ -43,8 +46,23 @@ pub(super) enum Ask {
 pub(super) enum Failure {
     /// The server said so; `in_stream`: by an event of a watch that had begun.
     Status { status: Status, in_stream: bool },
-    /// There was no answer, or it broke off.
-    Transport(String),
+    /// There is no way to the server, its answer broke off, or cannot be read: `what` is one line about it.
+    Trouble { trouble: Trouble, what: String },
+}
+
+/// What kind of trouble it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// The kubeconfig or the credentials cannot be used.
+    Credentials,
+    /// There is no connection, or it broke.
+    Connection,
+    /// The server has said nothing for too long.
+    Silence,
+    /// What it said cannot be, or not be read.
+    Answer,
+    /// Its versions are smaller than before: it has another history, as after a restored backup of etcd.
+    History,
 }
 
 /// The state of following one scope.
@@ -55,13 +73,27 @@ pub(super) struct Follow {
     streams: bool,
     /// Whether the present answer has brought anything.
     progressed: bool,
+    /// Whether the watch has come to a smaller version than it had.
+    went_back: bool,
     /// Failures in a row.
     failures: u32,
+    /// Versions in a row that the server had forgotten.
+    expirations: u32,
+    /// Streamed lists in a row that began and were not completed.
+    broken_streams: u32,
 }
 
 impl Follow {
     pub fn new() -> Self {
-        Self { ask: Ask::StreamedList, streams: true, progressed: false, failures: 0 }
+        Self {
+            ask: Ask::StreamedList,
+            streams: true,
+            progressed: false,
+            went_back: false,
+            failures: 0,
+            expirations: 0,
+            broken_streams: 0,
+        }
     }
 
     pub fn ask(&self) -> &Ask {
@@ -75,7 +107,7 @@ impl Follow {
 
     /// The server has begun to answer. Whether that begins a list.
     pub fn opened(&mut self) -> bool {
-        self.progressed = false;
+        (self.progressed, self.went_back) = (false, false);
         matches!(self.ask, Ask::StreamedList | Ask::Page { continue_token: None, .. })
     }
 
@@ -83,9 +115,19 @@ impl Follow {
     pub fn object(&mut self, version: &str) {
         self.progressed = true;
         // The objects of a list come in no order of versions: only its end tells where it is.
-        if let Ask::Watch { version: seen } = &mut self.ask {
+        if let Ask::Watch { version: seen } = &mut self.ask
+            && !version.is_empty()
+        {
+            let number = |version: &str| version.parse::<u64>().ok();
+            self.went_back |= number(version) < number(seen);
             version.clone_into(seen);
         }
+    }
+
+    /// Whether the watch has come to a smaller version than it had. Versions grow (KEP-5504), so that is another history, of
+    /// which the beginning is missing.
+    pub fn went_back(&self) -> bool {
+        self.went_back
     }
 
     /// A bookmark came. Whether it completes a list.
@@ -93,6 +135,7 @@ impl Follow {
         let completes = self.ask == Ask::StreamedList && initial_events_end;
         if completes {
             self.ask = Ask::Watch { version: version.to_owned() };
+            self.broken_streams = 0;
         }
         self.object(version);
         completes
@@ -121,64 +164,82 @@ impl Follow {
 
     /// A watch ended without a failure, after `lasted` of the `asked` time. How long to wait; `jitter` is in `0.0..1.0`.
     pub fn ended(&mut self, lasted: Duration, asked: Duration, jitter: f64) -> Duration {
-        if self.is_listing() {
-            return self.failed(&Failure::Transport(String::new()), lasted, jitter);
-        }
+        self.forget_failures_if_stable(lasted);
         if lasted + SPREAD >= asked {
-            self.failures = 0;
             return Duration::ZERO;
         }
-        if lasted >= STABLE { SPREAD.mul_f64(jitter) } else { self.back_off(lasted, jitter) }
+        if lasted >= STABLE { SPREAD.mul_f64(jitter) } else { self.back_off(jitter) }
     }
 
     /// An answer failed after `lasted`. How long to wait; `jitter` is in `0.0..1.0`.
     pub fn failed(&mut self, failure: &Failure, lasted: Duration, jitter: f64) -> Duration {
-        if let Failure::Status { status, in_stream } = failure {
-            let expired = status.code == 410 || status.reason == "Expired" || status.reason == "Gone";
-            match &self.ask {
-                Ask::Watch { .. } if expired => {
-                    self.relist();
-                    if self.failures < IMMEDIATE_RELISTS_MAX {
-                        self.failures += 1;
-                        return Duration::ZERO;
-                    }
-                }
-                // The rest of this list is lost; one without pages cannot expire on the way.
-                Ask::Page { continue_token: Some(_), .. } if expired => {
-                    self.ask = Ask::Page { objects_max: None, continue_token: None };
-                    return self.back_off(lasted, jitter);
-                }
-                // 422: the feature is off (server 1.33); 400: unknown to it; an event: its etcd is too old.
-                Ask::StreamedList if *in_stream || matches!(status.code, 400 | 422) => {
-                    self.streams = false;
-                    self.relist();
-                    return Duration::ZERO;
-                }
-                _ => {}
-            }
+        self.forget_failures_if_stable(lasted);
+        if self.is_expired(failure) {
+            return self.expired(jitter);
         }
-        if self.is_listing() {
-            self.restart_list();
+        if self.ask == Ask::StreamedList && self.gives_up_streams(failure) {
+            self.streams = false;
+            self.relist();
+            return Duration::ZERO;
+        }
+        if let Ask::Page { continue_token, .. } = &mut self.ask {
+            // A list that was begun is void, so its pages begin anew.
+            *continue_token = None;
         }
         let asked_for = match failure {
             Failure::Status { status, .. } => status.retry_after_s.map(Duration::from_secs).unwrap_or_default(),
-            Failure::Transport(_) => Duration::ZERO,
+            Failure::Trouble { .. } => Duration::ZERO,
         };
-        self.back_off(lasted, jitter).max(asked_for.min(BACKOFF_MAX))
+        self.back_off(jitter).max(asked_for.min(BACKOFF_MAX))
     }
 
-    /// Pages that are lost on the way are asked for again from the first, as a list that was begun is void.
-    fn restart_list(&mut self) {
-        if let Ask::Page { continue_token, .. } = &mut self.ask {
-            *continue_token = None;
+    /// Whether what was asked for cannot go on from where it is.
+    fn is_expired(&self, failure: &Failure) -> bool {
+        let gone = match failure {
+            Failure::Status { status, .. } => {
+                status.code == 410 || matches!(status.reason.as_str(), "Expired" | "Gone")
+            }
+            // A watch from a version of the future says nothing at all, not even bookmarks.
+            Failure::Trouble { trouble, .. } => {
+                !self.is_listing() && matches!(trouble, Trouble::Silence | Trouble::History)
+            }
+        };
+        gone && self.ask != Ask::StreamedList
+    }
+
+    fn expired(&mut self, jitter: f64) -> Duration {
+        if let Ask::Page { continue_token: Some(_), .. } = &self.ask {
+            // The rest of this list is lost; one without pages cannot expire on the way.
+            self.ask = Ask::Page { objects_max: None, continue_token: None };
+            return self.back_off(jitter);
+        }
+        self.relist();
+        self.expirations = (self.expirations + 1).min(IMMEDIATE_RELISTS_MAX + 1);
+        if self.expirations <= IMMEDIATE_RELISTS_MAX { Duration::ZERO } else { self.back_off(jitter) }
+    }
+
+    /// Whether streamed lists are not to be had from this server, after this failure of one.
+    fn gives_up_streams(&mut self, failure: &Failure) -> bool {
+        match failure {
+            // 422: the feature is off (server 1.33); 400: unknown to it; an event: its etcd is too old.
+            Failure::Status { status, in_stream } => *in_stream || matches!(status.code, 400 | 422),
+            // Something in between does not let the end of the list through.
+            Failure::Trouble { trouble, .. } => {
+                let began = self.progressed || matches!(trouble, Trouble::Silence | Trouble::Answer);
+                self.broken_streams += u32::from(began);
+                self.broken_streams >= BROKEN_STREAMS_MAX
+            }
+        }
+    }
+
+    fn forget_failures_if_stable(&mut self, lasted: Duration) {
+        if self.progressed && lasted >= STABLE {
+            (self.failures, self.expirations) = (0, 0);
         }
     }
 
     /// Exponential, and between half of it and all of it, so that followers spread.
-    fn back_off(&mut self, lasted: Duration, jitter: f64) -> Duration {
-        if self.progressed && lasted >= STABLE {
-            self.failures = 0;
-        }
+    fn back_off(&mut self, jitter: f64) -> Duration {
         let doubled = BACKOFF_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = (self.failures + 1).min(16);
         doubled.min(BACKOFF_MAX).mul_f64(0.5 + jitter / 2.0)
@@ -201,7 +262,7 @@ mod tests {
     }
 
     fn broken() -> Failure {
-        Failure::Transport("broken".into())
+        Failure::Trouble { trouble: Trouble::Connection, what: "broken".into() }
     }
 
     fn watch(version: &str) -> Ask {
@@ -286,6 +347,44 @@ mod tests {
             assert!(follow.failed(&gone, SHORT, 1.0) > Duration::ZERO);
             assert_eq!(follow.ask(), &Ask::StreamedList);
         }
+    }
+
+    #[test]
+    fn a_forgotten_version_is_listed_anew_at_once_whatever_failed_before() {
+        let mut follow = watching();
+        for _ in 0..5 {
+            follow.failed(&broken(), SHORT, 1.0);
+        }
+        assert_eq!(follow.failed(&status(410), SHORT, 1.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_silent_watch_and_one_of_another_history_are_listed_anew() {
+        for trouble in [Trouble::Silence, Trouble::History] {
+            let mut follow = watching();
+            assert_eq!(follow.failed(&Failure::Trouble { trouble, what: String::new() }, LONG, 1.0), Duration::ZERO);
+            assert_eq!(follow.ask(), &Ask::StreamedList);
+        }
+        let mut follow = watching();
+        follow.object("7");
+        assert!(!follow.went_back());
+        follow.object("");
+        assert_eq!(follow.ask(), &watch("7"), "no version would mean any version");
+        follow.bookmark("6", false);
+        assert!(follow.went_back());
+    }
+
+    #[test]
+    fn streamed_lists_that_break_again_and_again_are_given_up() {
+        let silent = Failure::Trouble { trouble: Trouble::Silence, what: String::new() };
+        let mut follow = Follow::new();
+        for _ in 1..BROKEN_STREAMS_MAX {
+            follow.opened();
+            assert!(follow.failed(&silent, SHORT, 0.0) > Duration::ZERO);
+            assert_eq!(follow.ask(), &Ask::StreamedList);
+        }
+        assert_eq!(follow.failed(&silent, SHORT, 0.0), Duration::ZERO);
+        assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::follow::Failure;
+use super::follow::{Failure, Trouble};
 use super::wire::Status;
 
 /// How much of the server's own words is repeated, in characters.
@@ -19,7 +19,7 @@ pub(super) struct Report {
 /// What makes two failures one kind: a dead server's connections fail in many words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    Transport,
+    Trouble(Trouble),
     /// By the status code.
     Refused(u16),
 }
@@ -34,7 +34,7 @@ impl Report {
     pub fn failed(&mut self, verb: &str, failure: &Failure, wait: Duration) {
         let what = format!("cannot {verb} {}: {}", self.target, describe(failure));
         let class = match failure {
-            Failure::Transport(_) => Class::Transport,
+            Failure::Trouble { trouble, .. } => Class::Trouble(*trouble),
             Failure::Status { status, .. } => Class::Refused(status.code),
         };
         if !wait.is_zero() && self.reported.insert(class) {
@@ -54,7 +54,7 @@ impl Report {
 
 fn describe(failure: &Failure) -> String {
     match failure {
-        Failure::Transport(what) => printable(what),
+        Failure::Trouble { what, .. } => printable(what),
         Failure::Status { status: Status { code, reason, message, .. }, .. } => {
             let remedy = match code {
                 401 => " (the token or client certificate is not accepted; it is read again at each try)",

@@ -17,9 +17,6 @@ use crate::object::{Entry, Kind, Object, ObjectKey};
 /// The longest text that is read whole, in bytes: an annotation may have 256 KiB, all others are far shorter.
 const TEXT_BYTES_MAX: u64 = 256 * 1024;
 
-/// How deep values may nest. `managedFields` of real objects stay below 20.
-const DEPTH_MAX: u32 = 128;
-
 /// The annotation that ends the initial events of a watch-list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -121,10 +118,12 @@ pub(super) fn read_page(
 ) -> Result<PageEnd, WireError> {
     let mut reader = Reader::new(from, wanted);
     let mut end = PageEnd::default();
+    let mut kind = String::new();
     let mut has_items = false;
     reader.json.begin_object()?;
     while reader.json.has_next()? {
         match reader.json.next_name()? {
+            "kind" => kind = reader.text()?,
             "metadata" => {
                 let mut fields = Fields::default();
                 reader.metadata(&mut fields)?;
@@ -148,8 +147,8 @@ pub(super) fn read_page(
     }
     reader.json.end_object()?;
     reader.json.consume_trailing_whitespace()?;
-    if !has_items || end.version.is_empty() {
-        return Err(WireError("the server's answer is no list".into()));
+    if kind != format!("{}List", wanted.kind.name()) || !has_items || end.version.is_empty() {
+        return Err(WireError(format!("the server's answer is no list of {}", wanted.kind.resource())));
     }
     Ok(end)
 }
@@ -202,8 +201,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(from: &'a mut dyn Read, wanted: &'a Wanted) -> Self {
-        let settings =
-            ReaderSettings { track_path: false, max_nesting_depth: Some(DEPTH_MAX), ..ReaderSettings::default() };
+        // `managedFields` may nest as deep as their author likes; they are passed over without recursion.
+        let settings = ReaderSettings { track_path: false, max_nesting_depth: None, ..ReaderSettings::default() };
         Self { json: JsonStreamReader::new_custom(from, settings), wanted }
     }
 
@@ -505,6 +504,13 @@ mod tests {
         assert!(event(Kind::ConfigMap, &deep).is_err());
     }
 
+    #[test]
+    fn what_nobody_reads_may_nest_as_deep_as_an_object_is_long() {
+        let deep = "{\"f:x\":".repeat(300_000) + "{}" + &"}".repeat(300_000);
+        let text = format!(r#"{{"type":"ADDED","object":{{"metadata":{{"name":"n","managedFields":[{deep}]}}}}}}"#);
+        assert_eq!(values(&applied(Kind::ConfigMap, &text).expect("it can be used")), []);
+    }
+
     fn page(text: &str) -> Result<(Vec<String>, PageEnd), WireError> {
         let mut names = Vec::new();
         let end = read_page(&mut Drip(text.as_bytes()), &wanted(Kind::ConfigMap).1, |found| {
@@ -521,17 +527,20 @@ mod tests {
         let (names, end) = page(text).expect("a page");
         assert_eq!(names, ["ConfigMap s/a", "ConfigMap s/b"]);
         assert_eq!(end, PageEnd { version: "7".into(), continue_token: "token".into() });
-        let (names, end) = page(r#"{"items":null,"metadata":{"resourceVersion":"7"}}"#).expect("a page");
+        let (names, end) =
+            page(r#"{"kind":"ConfigMapList","items":null,"metadata":{"resourceVersion":"7"}}"#).expect("a page");
         assert_eq!((names.len(), end.continue_token.as_str()), (0, ""));
     }
 
     #[test]
     fn a_page_that_is_cut_or_no_list_is_never_complete() {
-        let whole = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}"#;
+        let whole =
+            r#"{"kind":"ConfigMapList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}"#;
         for len in 0..whole.len() {
             assert!(page(&whole[..len]).is_err(), "{}", &whole[..len]);
         }
         assert!(page(r#"{"kind":"Status","code":200,"metadata":{}}"#).is_err());
+        assert!(page(r#"{"kind":"SecretList","items":[],"metadata":{"resourceVersion":"7"}}"#).is_err());
         assert!(page(&format!("{whole}{{}}")).is_err());
     }
 
