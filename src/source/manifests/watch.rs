@@ -440,6 +440,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_calm_only_some_time_after_something_happened() {
+        let (folder, mut watch) = watch();
+        assert!(watch.is_calm());
+        write(folder.path().join("x.yaml"), "a").expect("written");
+        assert!(!watch.is_calm(), "something happened since the changes were taken");
+        watch.take();
+        let last = watch.log.last.as_mut().expect("something happened");
+        *last = Instant::now() + QUIET;
+        assert!(!watch.is_calm(), "something happened shortly before");
+        watch.look_again();
+        timeout(DEADLINE, watch.changed()).await.expect("it is looked at again though nothing more happens");
+        watch.log.last = Instant::now().checked_sub(QUIET);
+        watch.take();
+        assert!(watch.is_calm());
+    }
+
+    #[tokio::test]
+    async fn two_paths_to_one_folder_are_both_watched_though_one_is_turned_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["1", "2"] {
+            std::fs::create_dir(path(name)).expect("a folder");
+        }
+        std::os::unix::fs::symlink("1", path("link")).expect("a link");
+        let mut watch = Watch::new(&[path("1"), path("link")]).expect("a watch");
+        watch.take();
+        std::os::unix::fs::symlink("2", path("new")).expect("a link");
+        std::fs::rename(path("new"), path("link")).expect("renamed");
+        timeout(DEADLINE, watch.changed()).await.expect("noticed");
+        assert!(watch.take().anything);
+        for file in ["1/x.yaml", "2/y.yaml"] {
+            write(path(file), "a").expect("written");
+            timeout(DEADLINE, watch.changed()).await.expect("noticed");
+        }
+        assert_eq!(watch.take().files, HashSet::from([path("1/x.yaml"), path("link/y.yaml")]));
+    }
+
+    #[tokio::test]
     async fn a_file_that_nobody_closes_is_read_in_the_end() {
         let (folder, mut watch) = watch();
         let path = folder.path().join("x.yaml");
