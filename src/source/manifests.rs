@@ -13,8 +13,15 @@
 //!
 //! If two documents are of one object, the one that is read first counts.
 //!
-//! Changes are noticed by their events in the folder. So those that another machine makes on a network file system, and
-//! those to the far end of a link into another folder, are noticed only with the next event.
+//! A file may be away for a moment only, because it is being replaced or renamed. So a list is completed only if nothing
+//! happened during the scan nor shortly before it. Otherwise what it found counts at once, but what it missed waits for the
+//! next scan, which is due then. Where something happens all the time it waits no longer than [`PUT_OFF_MAX`], except for
+//! files to which something happened during the very scan.
+//!
+//! Changes are noticed by their events in the folder of a file, and by those of the folder's own name in the folder above:
+//! it may be moved, or be a link that is turned to another folder. Not so those that another machine makes on a network file
+//! system, those to the far end of a link into another folder, and the move of a folder still further up: they are noticed
+//! with the next event.
 
 mod document;
 mod file;
@@ -31,9 +38,11 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
 
 use self::document::{Found, Reader};
 use self::file::Identity;
@@ -43,6 +52,9 @@ use self::yaml::Problem;
 use crate::config::Selection;
 use crate::content::Spool;
 use crate::event::{Event, Scope, What};
+
+/// For so long at most a list is not completed because something happens all the time.
+const PUT_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// Files and folders of manifests that were found, and what to follow in them.
 #[derive(Debug)]
@@ -60,6 +72,8 @@ struct Follower {
     reader: Reader,
     ledger: Ledger,
     watch: Watch,
+    /// Since when no list was completed because something happened meanwhile.
+    put_off: Option<Instant>,
 }
 
 /// Why manifests can't be followed.
@@ -123,7 +137,7 @@ impl Manifests {
         let Self { paths, selection, folder_annotation, watch } = self;
         let ledger = Ledger::new(paths.iter().map(PathBuf::as_path));
         let reader = Reader { selection, folder_annotation, spool };
-        let mut follower = Follower { paths, reader, ledger, watch };
+        let mut follower = Follower { paths, reader, ledger, watch, put_off: None };
         while follower.scan(&events).await.is_ok() {
             tokio::select! {
                 () = follower.watch.changed() => {}
@@ -156,6 +170,23 @@ impl Follower {
                 Err(error) => report(self.ledger.root_failed(root, &error.to_string()), events).await?,
             }
         }
+        self.end(events).await
+    }
+
+    /// Completes the list, or puts that off.
+    async fn end(&mut self, events: &Sender<Event>) -> Result<(), Gone> {
+        if !self.watch.is_calm() {
+            self.watch.look_again();
+            if self.put_off.get_or_insert_with(Instant::now).elapsed() < PUT_OFF_MAX {
+                return Ok(());
+            }
+        }
+        self.put_off = None;
+        for path in self.ledger.missing() {
+            if self.watch.is_unsettled(&path) {
+                report(self.ledger.keep_missing(&path), events).await?;
+            }
+        }
         if self.ledger.end() {
             send(events, What::ListDone).await?;
         }
@@ -169,10 +200,7 @@ impl Follower {
         }
         let identity = match file::look(path) {
             Ok(Some(identity)) => identity,
-            Ok(None) => {
-                self.ledger.gone(path);
-                return Step::default();
-            }
+            Ok(None) => return self.gone(root, path),
             Err(text) => return self.ledger.failed(path, None, Problem::whole(text)),
         };
         if self.ledger.is_unchanged(path, identity) || self.watch.is_unsettled(path) {
@@ -187,6 +215,17 @@ impl Follower {
                 self.ledger.keep(path)
             }
         }
+    }
+
+    /// A file that was listed is a folder, or was taken away this instant.
+    fn gone(&mut self, root: usize, path: &Arc<Path>) -> Step {
+        self.ledger.gone(path);
+        if path.is_dir() {
+            return Step::default();
+        }
+        // Its event may still be on its way.
+        self.watch.look_again();
+        if **path == *self.paths[root] { self.ledger.keep_missing(path) } else { Step::default() }
     }
 
     fn read(&self, path: &Path) -> Reading {

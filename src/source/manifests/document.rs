@@ -1,4 +1,8 @@
 //! Manifests as objects, by the rules of the API server.
+//!
+//! Checked are: the types of the fields that matter, and that no key stands in them twice; base64; names, namespaces and
+//! the keys of values; which of `data`, `binaryData` and `stringData` a kind has. Not checked are: fields that do not
+//! matter here, the syntax of labels and annotations, and the 1 MiB that the values of an object may have together.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::metadata::Metadata;
-use super::text::{decode, texts};
+use super::text::{decode, values};
 use super::yaml::{self, Node, Problem, Value};
 use crate::config::{Namespaces, Selection};
 use crate::content::Content;
@@ -131,10 +135,10 @@ impl Reader {
     fn config_map(&self, mut fields: BTreeMap<String, Node>) -> Result<BTreeMap<String, Content>, Problem> {
         refuse(&fields, "stringData", "a ConfigMap has no stringData; move it to data")?;
         let mut contents = BTreeMap::new();
-        for (key, text) in texts(fields.remove("data"), "data")? {
+        for (key, text) in values(fields.remove("data"), "data")? {
             contents.insert(key, self.spool.content(Kind::ConfigMap, text.value.as_bytes()));
         }
-        for (key, text) in texts(fields.remove("binaryData"), "binaryData")? {
+        for (key, text) in values(fields.remove("binaryData"), "binaryData")? {
             let bytes = decode(&text, "binaryData", &key, "data")?;
             if contents.insert(key.clone(), self.spool.content(Kind::ConfigMap, &bytes)).is_some() {
                 return Err(Problem::at(text.line, format!("{key:?} stands in data and in binaryData; remove one")));
@@ -146,11 +150,11 @@ impl Reader {
     fn secret(&self, mut fields: BTreeMap<String, Node>) -> Result<BTreeMap<String, Content>, Problem> {
         refuse(&fields, "binaryData", "a Secret has no binaryData; move it to data")?;
         let mut contents = BTreeMap::new();
-        for (key, text) in texts(fields.remove("data"), "data")? {
+        for (key, text) in values(fields.remove("data"), "data")? {
             let bytes = decode(&text, "data", &key, "stringData")?;
             contents.insert(key, self.spool.content(Kind::Secret, &bytes));
         }
-        for (key, text) in texts(fields.remove("stringData"), "stringData")? {
+        for (key, text) in values(fields.remove("stringData"), "stringData")? {
             contents.insert(key, self.spool.content(Kind::Secret, text.value.as_bytes()));
         }
         Ok(contents)

@@ -50,10 +50,11 @@ pub fn look(path: &Path) -> Result<Option<Identity>, String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(None),
         Ok(metadata) => check(&metadata).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_ok() => {
-            Err("this is a link to nothing".to_owned())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_symlink() => Err("this is a link to nothing".to_owned()),
+            // If there is something now, it came this instant, and its event will come.
+            _ => Ok(None),
+        },
         Err(error) => Err(error.to_string()),
     }
 }

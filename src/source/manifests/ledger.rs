@@ -23,7 +23,8 @@ pub struct Step {
     pub notes: Vec<String>,
 }
 
-/// The files and their objects. A list begins, visits every path that was given and every file in it, in order, and ends.
+/// The files and their objects. A list begins, visits every path that was given and every file in it, in order, and ends; or
+/// it is given up, and another one begins.
 #[derive(Debug)]
 pub struct Ledger {
     roots: Vec<Root>,
@@ -151,9 +152,29 @@ impl Ledger {
         first
     }
 
-    /// The visited file is not there.
+    /// The visited file is not there, after all.
     pub fn gone(&mut self, path: &Path) {
-        self.files.remove(path);
+        self.seen.remove(path);
+    }
+
+    /// The files that were there before, and so far not in this list.
+    pub fn missing(&self) -> Vec<Arc<Path>> {
+        self.files.keys().filter(|path| !self.seen.contains(*path)).map(Arc::clone).collect()
+    }
+
+    /// A missing file keeps what it held, if nothing else has it by now: it may be away for a moment only.
+    pub fn keep_missing(&mut self, path: &Arc<Path>) -> Step {
+        let mut step = Step::default();
+        let Some(held) = self.files.get(path) else { return step };
+        self.seen.insert(Arc::clone(path));
+        self.complete &= held.objects.is_some();
+        for Holding { key, line, .. } in held.objects.iter().flatten() {
+            if !self.claims.contains_key(key) {
+                self.claims.insert(Arc::clone(key), Origin { path: Arc::clone(path), line: *line });
+                step.whats.push(What::Keep(Arc::clone(key)));
+            }
+        }
+        step
     }
 
     /// Whether the visited file need not be read: it is as it was, and it gains no object that another file had until now.

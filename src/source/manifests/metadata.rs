@@ -23,10 +23,10 @@ impl Metadata {
     pub fn read(node: Option<Node>, document_line: u64) -> Result<Self, Problem> {
         let line = node.as_ref().map_or(document_line, |node| node.line);
         let mut fields = node.map(|node| node.into_fields("metadata")).transpose()?.unwrap_or_default();
-        let Some(name) = dns_name(&mut fields, "name", selector::is_dns_subdomain)? else {
+        let Some(name) = dns_name(&mut fields, "name", "digits, \"-\" and \".\"", selector::is_dns_subdomain)? else {
             return Err(Problem::at(line, "metadata.name is missing; give the object a name"));
         };
-        let namespace = dns_name(&mut fields, "namespace", selector::is_dns_label)?;
+        let namespace = dns_name(&mut fields, "namespace", "digits and \"-\"", selector::is_dns_label)?;
         Ok(Self {
             name,
             namespace,
@@ -45,12 +45,17 @@ fn text(fields: &mut Fields, field: &str) -> Result<Option<Text>, Problem> {
     node.map(|node| string(node, format_args!("metadata.{field}"))).transpose()
 }
 
-/// A DNS name, if there is one: the empty one is none.
-fn dns_name(fields: &mut Fields, field: &str, is_valid: fn(&str) -> bool) -> Result<Option<String>, Problem> {
+/// A DNS name, if there is one: the empty one is none. `rest` is what it may have besides letters.
+fn dns_name(
+    fields: &mut Fields,
+    field: &str,
+    rest: &str,
+    is_valid: fn(&str) -> bool,
+) -> Result<Option<String>, Problem> {
     match text(fields, field)? {
         Some(name) if name.value.is_empty() => Ok(None),
         Some(name) if !is_valid(&name.value) => {
-            let remedy = "write lower-case letters, digits and \"-\" that begin and end with a letter or digit";
+            let remedy = format!("write lower-case letters, {rest} that begin and end with a letter or digit");
             Err(Problem::at(name.line, format!("metadata.{field} is no DNS name; {remedy}")))
         }
         name => Ok(name.map(|name| name.value)),

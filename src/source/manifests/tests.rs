@@ -1,9 +1,11 @@
 //! The source as a whole, on real files.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, create_dir, read_dir, remove_dir_all, remove_file, rename, write};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, Receiver};
@@ -49,18 +51,26 @@ impl Source {
         event.what
     }
 
-    /// The objects of the next list, in short: `+name=value` applied, `=name` kept; `…` if it was not completed.
+    /// The objects of the next list that is completed, in short: `+name=value` applied, in it or in one that was given up
+    /// before it; `=name` kept.
     async fn list(&mut self) -> String {
         assert!(matches!(self.event().await, What::ListStarted));
-        let mut list = Vec::new();
+        let (mut list, mut applied) = (Vec::new(), HashMap::new());
         loop {
-            list.push(match self.event().await {
-                What::Apply(object) => format!("+{}={}", object.key.name, value(&object.entries[0].content)),
-                What::Keep(key) => format!("={}", key.name),
-                What::ListDone => return list.join(" "),
-                what => panic!("{what:?} after {list:?}"),
-            });
+            match self.event().await {
+                What::ListStarted => list.clear(),
+                What::Apply(object) => {
+                    let name = object.key.name.clone();
+                    applied.insert(name.clone(), format!("+{name}={}", value(&object.entries[0].content)));
+                    list.push(name);
+                }
+                What::Keep(key) => list.push(key.name.clone()),
+                What::ListDone => break,
+                what @ What::Delete(_) => panic!("{what:?} after {list:?}"),
+            }
         }
+        let shown = list.iter().map(|name| applied.get(name).cloned().unwrap_or_else(|| format!("={name}")));
+        shown.collect::<Vec<_>>().join(" ")
     }
 
     /// The next list that is not this one: a change may show in two steps.
@@ -252,6 +262,133 @@ async fn a_folder_that_is_replaced_at_once_is_followed() {
     assert_eq!(source.list_after("=one").await, "+one=2");
     write(source.path("in/one.yaml"), manifest("one", "3")).expect("written");
     assert_eq!(source.list_after("=one").await, "+one=3");
+}
+
+#[tokio::test]
+async fn a_link_that_is_turned_to_another_folder_is_followed() {
+    let fill = |folder: &Path| {
+        for (inner, value) in [("1", "1"), ("2", "2")] {
+            create_dir(folder.join(inner)).expect("a folder");
+            write(folder.join(inner).join("one.yaml"), manifest("one", value)).expect("written");
+        }
+        symlink("1", folder.join("current")).expect("a link");
+    };
+    for path in ["current", "current/one.yaml"] {
+        let mut source = Source::follow(fill, &[path]);
+        assert_eq!(source.list().await, "+one=1");
+        symlink("2", source.path("next")).expect("a link");
+        rename(source.path("next"), source.path("current")).expect("renamed");
+        assert_eq!(source.list().await, "+one=2", "{path}");
+        write(source.path("2/one.yaml"), manifest("one", "3")).expect("written");
+        assert_eq!(source.list().await, "+one=3", "{path}: the folder is watched that it leads to now");
+        // In two steps, as older tools do.
+        remove_file(source.path("current")).expect("removed");
+        symlink("1", source.path("current")).expect("a link");
+        assert_eq!(source.list_after("=one").await, "+one=1", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_a_volume_of_a_kubelet_is_followed_through_its_links() {
+    // ..data -> ..1 and in -> ..data/in, as for an item with the path `in/one.yaml`.
+    let revision = |folder: &Path, name: &str, value: &str| {
+        std::fs::create_dir_all(folder.join(name).join("in")).expect("a folder");
+        write(folder.join(name).join("in/one.yaml"), manifest("one", value)).expect("written");
+    };
+    let volume = |folder: &Path| {
+        revision(folder, "..1", "1");
+        symlink("..1", folder.join("..data")).expect("a link");
+        symlink("..data/in", folder.join("in")).expect("a link");
+    };
+    let mut source = Source::follow(volume, &["in"]);
+    assert_eq!(source.list().await, "+one=1");
+    revision(source.folder.path(), "..2", "2");
+    symlink("..2", source.path("..data_tmp")).expect("a link");
+    rename(source.path("..data_tmp"), source.path("..data")).expect("renamed");
+    assert_eq!(source.list_after("=one").await, "+one=2");
+}
+
+#[tokio::test]
+async fn a_move_of_the_folder_above_is_noticed() {
+    let fill = |folder: &Path| {
+        for (above, value) in [("a", "1"), ("b", "2")] {
+            std::fs::create_dir_all(folder.join(above).join("in")).expect("a folder");
+            write(folder.join(above).join("in/one.yaml"), manifest("one", value)).expect("written");
+        }
+    };
+    let mut source = Source::follow(fill, &["a/in"]);
+    assert_eq!(source.list().await, "+one=1");
+    rename(source.path("a"), source.path("old")).expect("renamed");
+    rename(source.path("b"), source.path("a")).expect("renamed");
+    assert_eq!(source.list_after("=one").await, "+one=2");
+    write(source.path("a/in/one.yaml"), manifest("one", "3")).expect("written");
+    assert_eq!(source.list_after("=one").await, "+one=3");
+}
+
+/// Replaces files in two steps again and again.
+fn replace_in_two_steps(folder: &Path, files: usize, go_on: impl Fn() -> bool) {
+    for round in 0.. {
+        for file in 0..files {
+            if !go_on() {
+                return;
+            }
+            let path = folder.join(format!("f{file}.yaml"));
+            remove_file(&path).expect("removed");
+            write(&path, manifest(&format!("o{file}"), &round.to_string())).expect("written");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_replaced_in_two_steps_is_never_gone() {
+    const FILES: usize = 100;
+    let fill = |folder: &Path| {
+        for file in 0..FILES {
+            write(folder.join(format!("f{file}.yaml")), manifest(&format!("o{file}"), "0")).expect("written");
+        }
+    };
+    let mut source = Source::follow(fill, &[""]);
+    source.list().await;
+    let folder = source.folder.path().to_owned();
+    let end = Instant::now() + Duration::from_secs(2);
+    let writer = thread::spawn(move || replace_in_two_steps(&folder, FILES, || Instant::now() < end));
+    let (mut listed, mut lists_begun, mut lists_done) = (HashSet::new(), 0, 0);
+    while !writer.is_finished() || lists_done == 0 {
+        match source.event().await {
+            What::ListStarted => {
+                listed.clear();
+                lists_begun += 1;
+            }
+            What::Apply(object) => _ = listed.insert(object.key.name.clone()),
+            What::Keep(key) => _ = listed.insert(key.name.clone()),
+            What::ListDone => {
+                assert_eq!(listed.len(), FILES, "after {lists_begun} lists");
+                lists_done += 1;
+            }
+            what @ What::Delete(_) => panic!("{what:?}"),
+        }
+    }
+    writer.join().expect("no panic");
+    assert!(lists_begun > 2, "changes are reported while others go on");
+}
+
+#[tokio::test]
+async fn a_list_is_completed_in_the_end_though_something_happens_all_the_time() {
+    let mut source = Source::follow(one_and_two, &[""]);
+    assert_eq!(source.list().await, "+one=1 +two=2");
+    write(source.path("f0.yaml"), manifest("o0", "0")).expect("written");
+    source.list_after("=one =two").await;
+    let folder = source.folder.path().to_owned();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || replace_in_two_steps(&folder, 1, || !stop.load(Ordering::Relaxed))
+    });
+    remove_file(source.path("two.yaml")).expect("removed");
+    let list = source.list_after("=one =two").await;
+    assert!(list.contains("one") && !list.contains("two"), "{list}");
+    stop.store(true, Ordering::Relaxed);
+    writer.join().expect("no panic");
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ use super::yaml::{Node, Problem, Value};
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
+/// The longest key of a value, in bytes.
+const KEY_BYTES_MAX: usize = 253;
+
 /// A string and the line of its key.
 pub struct Text {
     pub line: u64,
@@ -26,6 +29,26 @@ pub fn texts(node: Option<Node>, name: &str) -> Result<BTreeMap<String, Text>, P
         Ok((key, text))
     };
     fields.into_iter().map(text).collect()
+}
+
+/// The values of an object by their keys, in a map that may be absent or null.
+pub fn values(node: Option<Node>, name: &str) -> Result<BTreeMap<String, Text>, Problem> {
+    let values = texts(node, name)?;
+    match values.iter().find(|(key, _)| !is_key(key)) {
+        Some((key, Text { line, .. })) => {
+            let remedy = format!(
+                "write at most {KEY_BYTES_MAX} letters (a to z, A to Z), digits, \"-\", \"_\" and \".\", and no \"..\" in front"
+            );
+            Err(Problem::at(*line, format!("{key:?} in {name} is no key that a file can have; {remedy}")))
+        }
+        None => Ok(values),
+    }
+}
+
+/// Whether an object's value may have this key, by `IsConfigMapKey` of Kubernetes, which counts for Secrets as well.
+fn is_key(key: &str) -> bool {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(is_valid) && key != "." && !key.starts_with("..")
 }
 
 /// The string that a node is. Null is the empty string, as it is to the API server. `name` is what messages call it.

@@ -52,6 +52,8 @@ struct Log {
     changes: Changes,
     /// Whether something happened that should be looked at.
     due: bool,
+    /// When that was, the last time.
+    last: Option<Instant>,
     /// The files that somebody writes at the moment, by the last time that this was seen.
     written: HashMap<PathBuf, Instant>,
 }
@@ -61,7 +63,9 @@ struct Folder {
     path: PathBuf,
     /// Whether every manifest in it matters, or only those that were named.
     all: bool,
-    names: HashSet<OsString>,
+    files: HashSet<OsString>,
+    /// The watched folders in it, or links to them: when one is replaced, the one that was watched does not tell.
+    folders: HashSet<OsString>,
     state: State,
 }
 
@@ -77,7 +81,8 @@ enum State {
 }
 
 impl Watch {
-    /// Watches the folders among the paths, and the folders that the files among them are in. Must be called in a runtime.
+    /// Watches the folders among the paths, the folders that the files among them are in, and in the folder above each of
+    /// these what becomes of its name. Must be called in a runtime.
     ///
     /// # Errors
     ///
@@ -90,15 +95,22 @@ impl Watch {
         let inotify = AsyncFd::with_interest(Inotify::init()?, Interest::READABLE)?;
         let mut folders = Vec::new();
         for path in paths {
-            match path.file_name().filter(|_| !path.is_dir()) {
+            let watched = match path.file_name().filter(|_| !path.is_dir()) {
                 Some(name) => {
-                    let folder = folder(&mut folders, path.parent().unwrap_or(Path::new("")));
-                    folder.names.insert(name.to_owned());
+                    let parent = path.parent().unwrap_or(Path::new(""));
+                    folder(&mut folders, parent).files.insert(name.to_owned());
+                    parent
                 }
-                None => folder(&mut folders, path).all = true,
+                None => {
+                    folder(&mut folders, path).all = true;
+                    path
+                }
+            };
+            if let (Some(above), Some(name)) = (watched.parent(), watched.file_name()) {
+                folder(&mut folders, above).folders.insert(name.to_owned());
             }
         }
-        let mut log = Log { folders, changes: Changes::default(), due: false, written: HashMap::new() };
+        let mut log = Log { folders, changes: Changes::default(), due: false, last: None, written: HashMap::new() };
         log.watch_the_lost(&mut inotify.get_ref().watches());
         log.changes = Changes::default();
         Ok(Self { inotify, log })
@@ -124,11 +136,24 @@ impl Watch {
         self.log.watch_the_lost(&mut self.inotify.get_ref().watches());
     }
 
-    /// What happened since the last call.
+    /// What happened since the last call. From now on the folders are watched that stand at their paths now.
     pub fn take(&mut self) -> Changes {
         self.log.drain(self.inotify.get_mut());
         self.log.due = false;
+        self.log.watch_the_replaced(&mut self.inotify.get_ref().watches());
         std::mem::take(&mut self.log.changes)
+    }
+
+    /// Whether nothing happened since the changes were taken, nor shortly before: nothing that was missing was away for a
+    /// moment only.
+    pub fn is_calm(&mut self) -> bool {
+        self.log.drain(self.inotify.get_mut());
+        !self.log.due && self.log.last.is_none_or(|last| last.elapsed() >= QUIET)
+    }
+
+    /// Makes [`Watch::changed`] return as soon as it is calm, although nothing more happens.
+    pub fn look_again(&mut self) {
+        self.log.due = true;
     }
 
     /// Whether a file can't be relied on at the moment: somebody writes it, or it changed since the changes were taken.
@@ -148,7 +173,8 @@ impl Watch {
 fn folder<'f>(folders: &'f mut Vec<Folder>, path: &Path) -> &'f mut Folder {
     let at = folders.iter().position(|folder| folder.path == path).unwrap_or_else(|| {
         let state = State::Lost { at: Instant::now(), delay: RETRY, reported: None };
-        folders.push(Folder { path: path.to_owned(), all: false, names: HashSet::new(), state });
+        let (files, folders_in_it) = (HashSet::new(), HashSet::new());
+        folders.push(Folder { path: path.to_owned(), all: false, files, folders: folders_in_it, state });
         folders.len() - 1
     });
     &mut folders[at]
@@ -202,7 +228,7 @@ impl Log {
         }
         let mut matters = false;
         for folder in &mut self.folders {
-            if !matches!(&folder.state, State::Watched(descriptor) if *descriptor == event.wd) {
+            if !folder.is_watched_by(&event.wd) {
                 continue;
             }
             let Some(name) = event.name else {
@@ -223,8 +249,15 @@ impl Log {
             }
             matters = true;
         }
-        self.due |= matters;
+        if matters {
+            self.happened();
+        }
         matters
+    }
+
+    fn happened(&mut self) {
+        self.due = true;
+        self.last = Some(Instant::now());
     }
 
     /// Events were missed.
@@ -232,7 +265,7 @@ impl Log {
         tracing::warn!("{why}; all of them are read again");
         self.written.clear();
         self.changes.anything = true;
-        self.due = true;
+        self.happened();
     }
 
     /// When there is something to do although nothing happens.
@@ -252,22 +285,71 @@ impl Log {
         self.due |= self.written.len() < before;
     }
 
-    /// Tries again to watch the folders that are not watched. They are looked at in any case.
+    /// Tries again to watch the folders that are not watched, if it is time or something came to their path. They are looked
+    /// at in any case.
     fn watch_the_lost(&mut self, watches: &mut Watches) {
         let now = Instant::now();
         for folder in &mut self.folders {
-            if matches!(folder.state, State::Lost { at, .. } if at <= now) {
+            let State::Lost { at, .. } = folder.state else { continue };
+            if at <= now || self.changes.files.contains(&folder.path) {
                 self.due = true;
                 self.changes.anything |= folder.watch(now, watches);
+            }
+        }
+    }
+
+    /// Watches what stands at the paths of the watched folders now. A folder that is still the same stays watched as it is.
+    fn watch_the_replaced(&mut self, watches: &mut Watches) {
+        let now = Instant::now();
+        let mut replaced = Vec::new();
+        for folder in &mut self.folders {
+            let State::Watched(descriptor) = &folder.state else { continue };
+            let before = descriptor.clone();
+            folder.state = State::Lost { at: now, delay: RETRY, reported: None };
+            folder.watch(now, watches);
+            if !folder.is_watched_by(&before) {
+                self.changes.anything = true;
+                replaced.push(before);
+            }
+        }
+        for descriptor in replaced {
+            if !self.folders.iter().any(|folder| folder.is_watched_by(&descriptor))
+                && let Err(error) = watches.remove(descriptor)
+            {
+                tracing::debug!("the watch of a folder that was replaced was removed already: {error}");
             }
         }
     }
 }
 
 impl Folder {
+    fn is_watched_by(&self, descriptor: &WatchDescriptor) -> bool {
+        matches!(&self.state, State::Watched(own) if own == descriptor)
+    }
+
     fn minds(&self, name: &OsStr) -> bool {
         // The files of a kubelet's volume are links through one that is replaced as a whole: `..data`.
-        name.as_bytes().starts_with(b"..") || self.names.contains(name) || self.all && file::is_manifest(name)
+        name.as_bytes().starts_with(b"..")
+            || self.files.contains(name)
+            || self.folders.contains(name)
+            || self.all && file::is_manifest(name)
+    }
+
+    /// The events to ask for. Another path may lead to the same folder, and its events stay.
+    fn mask(&self) -> WatchMask {
+        let entries = WatchMask::CREATE
+            | WatchMask::MOVE
+            | WatchMask::DELETE
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR
+            | WatchMask::MASK_ADD;
+        if self.all || !self.files.is_empty() {
+            entries | WatchMask::MODIFY | WatchMask::CLOSE_WRITE | WatchMask::EXCL_UNLINK
+        } else {
+            entries
+        }
     }
 
     /// Takes in an event of the folder itself. Returns whether it matters.
@@ -287,17 +369,8 @@ impl Folder {
 
     /// Tries to watch the folder. Returns whether that succeeded.
     fn watch(&mut self, now: Instant, watches: &mut Watches) -> bool {
+        let mask = self.mask();
         let State::Lost { delay, reported, .. } = &mut self.state else { return true };
-        let mask = WatchMask::CREATE
-            | WatchMask::MODIFY
-            | WatchMask::CLOSE_WRITE
-            | WatchMask::MOVE
-            | WatchMask::DELETE
-            | WatchMask::ATTRIB
-            | WatchMask::DELETE_SELF
-            | WatchMask::MOVE_SELF
-            | WatchMask::EXCL_UNLINK
-            | WatchMask::ONLYDIR;
         let path = if self.path.as_os_str().is_empty() { Path::new(".") } else { &self.path };
         match watches.add(path, mask) {
             Ok(descriptor) => {
@@ -364,6 +437,44 @@ mod tests {
         watch.take();
         assert_eq!(watch.log.alarm(), None);
         assert_eq!(watch.log.folders[0].path.join("Cargo.toml"), Path::new("Cargo.toml"));
+    }
+
+    #[tokio::test]
+    async fn it_is_calm_only_some_time_after_something_happened() {
+        let (folder, mut watch) = watch();
+        assert!(watch.is_calm());
+        write(folder.path().join("x.yaml"), "a").expect("written");
+        assert!(!watch.is_calm(), "something happened since the changes were taken");
+        watch.take();
+        let last = watch.log.last.as_mut().expect("something happened");
+        *last = Instant::now() + QUIET;
+        assert!(!watch.is_calm(), "something happened shortly before");
+        watch.look_again();
+        timeout(DEADLINE, watch.changed()).await.expect("it is looked at again though nothing more happens");
+        watch.log.last = Instant::now().checked_sub(QUIET);
+        watch.take();
+        assert!(watch.is_calm());
+    }
+
+    #[tokio::test]
+    async fn two_paths_to_one_folder_are_both_watched_though_one_is_turned_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["1", "2"] {
+            std::fs::create_dir(path(name)).expect("a folder");
+        }
+        std::os::unix::fs::symlink("1", path("link")).expect("a link");
+        let mut watch = Watch::new(&[path("1"), path("link")]).expect("a watch");
+        watch.take();
+        std::os::unix::fs::symlink("2", path("new")).expect("a link");
+        std::fs::rename(path("new"), path("link")).expect("renamed");
+        timeout(DEADLINE, watch.changed()).await.expect("noticed");
+        assert!(watch.take().anything);
+        for file in ["1/x.yaml", "2/y.yaml"] {
+            write(path(file), "a").expect("written");
+            timeout(DEADLINE, watch.changed()).await.expect("noticed");
+        }
+        assert_eq!(watch.take().files, HashSet::from([path("1/x.yaml"), path("link/y.yaml")]));
     }
 
     #[tokio::test]

@@ -266,9 +266,36 @@ fn what_the_server_would_refuse_is_a_problem_with_its_line_and_remedy() {
         ("Secret", "binaryData: {a: YQ==}\n", 4, "a Secret has no binaryData; move it to data"),
         ("Secret", "data:\n  p: hunter2!\n", 5, "\"p\" in data is not base64; encode it, or move it to stringData"),
         ("Secret", "data: {? [a] : b}\n", 4, "a key of data is a list, not a string"),
+        (
+            "ConfigMap",
+            "data:\n  a: b\n  a b: c\n",
+            6,
+            "\"a b\" in data is no key that a file can have; write at most 253 letters (a to z, A to Z), digits, \"-\", \
+             \"_\" and \".\", and no \"..\" in front",
+        ),
     ];
     for (kind, rest, line, text) in cases {
         let problem = fixture.read(&document(kind, rest)).expect_err(rest);
         assert_eq!((problem.line, problem.text.as_str()), (Some(line), text), "{rest}");
+    }
+}
+
+#[test]
+fn keys_are_those_that_the_server_takes() {
+    let fixture = fixture();
+    let longest = "k".repeat(253);
+    for key in ["a", ".a", "a..b", "-", "_", "A-1_b.C", &longest] {
+        let found = fixture.read(&document("ConfigMap", &format!("data: {{\"{key}\": x}}\n"))).expect(key);
+        assert_eq!(found[0].object.entries[0].key, key);
+    }
+    for key in ["", " ", "a b", "ü", "a/b", "../a", ".", "..", "...", "..data", "a\\n", &format!("{longest}k")] {
+        for (kind, field) in
+            [("ConfigMap", "data"), ("ConfigMap", "binaryData"), ("Secret", "data"), ("Secret", "stringData")]
+        {
+            let problem = fixture.read(&document(kind, &format!("{field}:\n  a: eA==\n  \"{key}\": eA==\n")));
+            let problem = problem.expect_err(key);
+            assert_eq!(problem.line, Some(6), "{key}: {problem:?}");
+            assert!(problem.text.contains(&format!("in {field} is no key")), "{problem:?}");
+        }
     }
 }

@@ -15,9 +15,11 @@ enum State {
     Shut,
     /// It can't be read just now.
     Unsettled,
+    /// It is not there, but may be back already.
+    Away,
 }
 
-use State::{Broken, Good, Shut, Unsettled};
+use State::{Away, Broken, Good, Shut, Unsettled};
 
 /// What a list came to: its events in short (`+name` applied, `=name` kept), warnings and notes, and whether it was completed.
 #[derive(Debug, Default)]
@@ -60,6 +62,18 @@ fn objects(path: &str, state: u64, names: &str) -> Vec<Found> {
 
 /// Takes one list over files of the root `0`, in the way of `Manifests`.
 fn list(ledger: &mut Ledger, files: &[(&str, State)]) -> List {
+    let mut list = list_without_end(ledger, files);
+    for path in ledger.missing() {
+        if files.iter().any(|(away, state)| Path::new(away) == &*path && matches!(state, Away)) {
+            list.add(ledger.keep_missing(&path));
+        }
+    }
+    list.done = ledger.end();
+    list
+}
+
+/// Takes one list that is given up in the end.
+fn list_without_end(ledger: &mut Ledger, files: &[(&str, State)]) -> List {
     let mut list = List::default();
     ledger.begin();
     ledger.root_is_readable(0);
@@ -74,9 +88,12 @@ fn list(ledger: &mut Ledger, files: &[(&str, State)]) -> List {
             Broken(number) => ledger.failed(&at, Some(Identity::of_inode(*number)), problem()),
             Shut => ledger.failed(&at, None, problem()),
             Unsettled => ledger.keep(&at),
+            Away => {
+                ledger.gone(&at);
+                Step::default()
+            }
         });
     }
-    list.done = ledger.end();
     list
 }
 
@@ -204,6 +221,27 @@ fn no_list_is_complete_before_every_root_was_read_once() {
     assert!(list(&mut ledger, &[]).done);
 }
 
+#[test]
+fn a_list_that_is_given_up_forgets_no_file() {
+    let mut ledger = ledger();
+    list(&mut ledger, &[("f", Good(1, "a")), ("g", Good(1, "b"))]);
+    assert_eq!(list_without_end(&mut ledger, &[("g", Good(1, "b"))]).events, "=b");
+    assert_eq!(list_without_end(&mut ledger, &[("f", Away), ("g", Good(1, "b"))]).events, "=b");
+    assert_eq!(list(&mut ledger, &[("f", Broken(2)), ("g", Good(1, "b"))]).events, "=a =b", "it is known what f held");
+    assert_eq!(list(&mut ledger, &[("g", Good(1, "b"))]).events, "=b");
+    assert_eq!(list(&mut ledger, &[("f", Broken(2)), ("g", Good(1, "b"))]).events, "=b", "f was gone");
+}
+
+#[test]
+fn a_missing_file_that_may_be_back_keeps_what_nothing_else_has() {
+    let mut ledger = ledger();
+    list(&mut ledger, &[("f", Good(1, "ab")), ("g", Good(1, "c"))]);
+    let renamed = list(&mut ledger, &[("f", Away), ("g", Good(1, "c")), ("h", Good(1, "a"))]);
+    assert_eq!(renamed.events, "=c +a@h1 =b");
+    assert_eq!(renamed.lines, [""; 0]);
+    assert_eq!(list(&mut ledger, &[("g", Good(1, "c")), ("h", Good(1, "a"))]).events, "=c =a");
+}
+
 fn any_state() -> impl Strategy<Value = State> {
     let names = || prop::sample::select(vec!["", "a", "b", "ab", "bc", "cab", "aa"]);
     prop_oneof![
@@ -211,11 +249,13 @@ fn any_state() -> impl Strategy<Value = State> {
         1 => (4..6_u64).prop_map(Broken),
         1 => Just(Shut),
         1 => Just(Unsettled),
+        1 => Just(Away),
     ]
 }
 
-fn any_list() -> impl Strategy<Value = Vec<Option<State>>> {
-    prop::collection::vec(prop::option::weighted(0.8, any_state()), 3)
+/// What the files are, and whether the list is ended.
+fn any_list() -> impl Strategy<Value = (Vec<Option<State>>, bool)> {
+    (prop::collection::vec(prop::option::weighted(0.8, any_state()), 3), prop::bool::weighted(0.7))
 }
 
 proptest! {
@@ -227,7 +267,7 @@ proptest! {
         let mut placed: BTreeMap<char, String> = BTreeMap::new();
         // A number stands for one content of a file, as an inode and its times do.
         let mut contents: HashMap<(&str, u64), &str> = HashMap::new();
-        for states in lists {
+        for (states, ends) in lists {
             let mut files = Vec::new();
             for (path, state) in paths.into_iter().zip(states) {
                 let Some(state) = state else { continue };
@@ -236,7 +276,7 @@ proptest! {
                     other => other,
                 }));
             }
-            let list = list(&mut ledger, &files);
+            let list = if ends { list(&mut ledger, &files) } else { list_without_end(&mut ledger, &files) };
             let mut reported = BTreeMap::new();
             for event in list.events.split_whitespace() {
                 let name = event.chars().nth(1).unwrap_or_default();
@@ -261,7 +301,7 @@ proptest! {
                     }
                 }
             }
-            if readable {
+            if readable && ends {
                 prop_assert!(list.done);
                 prop_assert_eq!(&placed, &expected);
             }
