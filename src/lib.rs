@@ -14,6 +14,9 @@ pub mod run;
 pub mod source;
 pub mod store;
 
+// The program that configbump runs, if it was asked to.
+pub mod child;
+
 // What goes through it.
 pub mod content;
 pub mod event;

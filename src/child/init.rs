@@ -1,0 +1,89 @@
+//! The first process of a container.
+//!
+//! The kernel gives every orphan of a PID namespace to its process 1, and shields that one from signals it does not handle
+//! (`pid_namespaces(7)`). So process 1 is a bare init that reaps and passes signals on, and the real configbump, which
+//! starts and awaits children of its own, is its child. When that one ends, init does, and the kernel ends whatever is
+//! left.
+//!
+//! It waits in `read(2)` for a byte that a signal handler writes: nothing wakes it but a signal, and no signal that comes
+//! before or during a look is lost. It needs no runtime, so it has none; its code and its constants are in memory once
+//! for both processes.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+use thiserror::Error;
+
+use super::exit_code;
+use super::signals::{Arrivals, passed_on};
+
+/// The executable, also where it is the only file and whatever has become of its name.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// Why process 1 gives up.
+#[derive(Debug, Error)]
+pub enum InitError {
+    #[error("as process 1, cannot start {OURSELVES}: {0}; mount /proc, or run another init as process 1")]
+    Start(io::Error),
+    #[error("as process 1, cannot wait for signals: {0}")]
+    Signals(io::Error),
+    #[error("as process 1, cannot wait for children: {0}")]
+    Wait(Errno),
+}
+
+/// Stays here until the real configbump ends, and gives its exit code, if this is process 1; `None` at once in any other
+/// process. To be called before anything else is done, since the child does all again. The child cannot be process 1, so
+/// no mark in its environment is needed.
+///
+/// # Errors
+///
+/// When this process cannot do its duty.
+#[must_use]
+pub fn serve_as_process_1() -> Option<Result<u8, InitError>> {
+    getpid().is_init().then(serve)
+}
+
+fn serve() -> Result<u8, InitError> {
+    // Before the child is there, so that none of its signals, nor one for it, is missed.
+    let mut arrivals = Arrivals::of(passed_on().chain([Signal::CHILD])).map_err(InitError::Signals)?;
+    let child = start().map_err(InitError::Start)?;
+    for arrival in arrivals.iter() {
+        match arrival.signal {
+            Signal::CHILD => {
+                if let Some(code) = reap(child).map_err(InitError::Wait)? {
+                    return Ok(code);
+                }
+            }
+            // The child is in the same group, so it has had this.
+            _ if arrival.by_terminal => {}
+            // It has not been waited for, so its PID is its own. A signal that cannot be sent to it is for nobody.
+            signal => _ = kill_process(child, signal),
+        }
+    }
+    Err(InitError::Signals(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn start() -> io::Result<Pid> {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(OURSELVES);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).spawn().map(|child| Pid::from_child(&child))
+}
+
+/// Reaps all that have ended; the exit code of `child` if it is among them.
+fn reap(child: Pid) -> Result<Option<u8>, Errno> {
+    let mut code = None;
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == child => code = Some(exit_code(status)),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Errno::CHILD) => return Ok(code),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What this executable is when a test starts it again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use configbump::child::{self, ChildConfig, Handle};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::raise;
+
+/// Which role to play.
+pub const ROLE: &str = "CHILD_TEST_ROLE";
+/// Of the supervisor: where it reads what it is asked to do, a word a line.
+pub const CONTROL: &str = "CHILD_TEST_CONTROL";
+/// Of the supervisor: the grace in milliseconds.
+pub const GRACE: &str = "CHILD_TEST_GRACE";
+
+/// `configbump -- COMMAND`, without the files.
+pub const SUPERVISOR: &str = "supervisor";
+/// A program that survives every signal that it can, and writes each to the file that is its argument.
+pub const RECORDER: &str = "recorder";
+
+/// Plays the role that the environment names; `None` if this is the test itself.
+pub fn play() -> Option<ExitCode> {
+    let role = std::env::var(ROLE).ok()?;
+    Some(match role.as_str() {
+        SUPERVISOR => supervisor(),
+        RECORDER => recorder(),
+        role => panic!("no such role: {role}"),
+    })
+}
+
+fn supervisor() -> ExitCode {
+    match child::init::serve_as_process_1() {
+        Some(Ok(code)) => return ExitCode::from(code),
+        Some(Err(error)) => {
+            eprintln!("configbump: {error}");
+            return ExitCode::FAILURE;
+        }
+        None => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    match runtime.block_on(supervise()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("configbump: {error}");
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+async fn supervise() -> Result<u8, child::ChildError> {
+    let mut arguments = std::env::args_os().skip(1);
+    let config = ChildConfig {
+        program: arguments.next().expect("COMMAND"),
+        arguments: arguments.collect(),
+        stop_signal: Signal::TERM,
+        grace: Duration::from_millis(std::env::var(GRACE).map_or(60_000, |grace| grace.parse().expect("a number"))),
+    };
+    // COMMAND may be this executable, in another role.
+    let (handle, supervisor) = child::supervise(config)?;
+    child::pass_on(handle.clone()).expect("to catch signals");
+    handle.start().await;
+    if let Some(control) = std::env::var_os(CONTROL) {
+        let runtime = tokio::runtime::Handle::current();
+        let (asked, mut asks) = tokio::sync::mpsc::channel(1);
+        thread::spawn(move || {
+            for line in BufReader::new(File::open(control).expect("a pipe")).lines() {
+                asked.blocking_send(line.expect("a line")).expect("somebody who listens");
+            }
+        });
+        runtime.spawn(async move {
+            while let Some(line) = asks.recv().await {
+                obey(&handle, &line).await;
+            }
+        });
+    }
+    supervisor.await
+}
+
+/// Does what a line asks for, and answers by a line.
+async fn obey(handle: &Handle, line: &str) {
+    match line {
+        "processes" => {
+            let pids: Vec<_> = handle.processes().iter().map(|pid| pid.as_raw_pid().to_string()).collect();
+            println!("processes {}", pids.join(" "));
+        }
+        "restart" => match handle.restart().await {
+            Ok(()) => println!("restarted"),
+            Err(error) => println!("not restarted: {error}"),
+        },
+        "run a hook" => println!("the hook's code is {:?}", hook(handle).await),
+        "raise SIGPIPE" => {
+            raise(Signal::PIPE.as_raw()).expect("to raise it");
+            println!("raised");
+        }
+        other => panic!("no such request: {other}"),
+    }
+}
+
+/// Starts a process as a hook is started, and waits for it only when the supervisor has looked at its remains.
+async fn hook(handle: &Handle) -> Option<i32> {
+    let spawn = || Command::new("sh").args(["-c", "exit 3"]).spawn();
+    let (mut hook, awaited) = child::start_awaited(spawn, |hook: &Child| Some(hook.id())).expect("a hook");
+    let remains = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(Pid::from_child(&hook)), remains).expect("to wait for its end");
+    handle.restart().await.expect("to restart");
+    let code = hook.wait().expect("its status is still there").code();
+    drop(awaited);
+    code
+}
+
+fn recorder() -> ExitCode {
+    let file = std::env::args_os().nth(1).expect("a file");
+    let caught = (1..=64).filter(|signal| ![4, 8, 9, 11, 19, 32, 33].contains(signal));
+    // With its origin each counts by itself; without, those that come together are one.
+    let mut signals = SignalsInfo::<WithOrigin>::new(caught).expect("to catch signals");
+    record(Path::new(&file), &format!("ready {}", std::process::id()));
+    for origin in signals.forever() {
+        record(Path::new(&file), &format!("got {}", origin.signal));
+    }
+    ExitCode::FAILURE
+}
+
+fn record(file: &Path, line: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the record");
+    file.write_all(format!("{line}\n").as_bytes()).expect("to write the record");
+}
