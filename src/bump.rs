@@ -21,14 +21,17 @@ use thiserror::Error;
 pub use self::bumper::Bumper;
 pub use self::changes::Changes;
 use self::exec::Exec;
+use self::program::{RestartProgram, SignalProgram};
 use self::signal::Signaller;
 use self::url::Url;
-use crate::config;
+use crate::child::Handle;
+use crate::config::{self, OnChange};
 
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
 pub mod process;
+pub mod program;
 pub mod signal;
 
 /// A moment since the machine was booted, time asleep included: what `/proc/PID/stat` counts the start of a process in
@@ -76,6 +79,8 @@ pub enum BumpError {
 pub enum Action {
     Exec(Exec),
     Url(Url),
+    Restart(RestartProgram),
+    SignalProgram(SignalProgram),
     Signal(Signaller),
 }
 
@@ -84,17 +89,27 @@ impl Action {
         match self {
             Self::Exec(exec) => exec.bump(batch).await,
             Self::Url(url) => url.bump(batch).await,
+            Self::Restart(restart) => restart.bump(batch).await,
+            Self::SignalProgram(signal) => signal.bump(batch).await,
             Self::Signal(signaller) => signaller.bump(batch).await,
         }
     }
 }
 
-/// What the options ask for.
+/// What the options ask for; `running` is the program that configbump runs itself, if any.
 #[must_use]
-pub fn actions(config: config::Bump) -> Vec<Action> {
-    let config::Bump { exec, url, signal, .. } = config;
+pub fn actions(config: config::Bump, running: Option<&Handle>) -> Vec<Action> {
+    let config::Bump { exec, url, signal, program, .. } = config;
+    let on_change = program.map_or(OnChange::Nothing, |(_, on_change)| on_change);
+    let program = running.cloned().and_then(|running| match on_change {
+        OnChange::Nothing => None,
+        OnChange::Signal(signal, unhandled) => {
+            Some(Action::SignalProgram(SignalProgram::new(running, signal, unhandled)))
+        }
+        OnChange::Restart => Some(Action::Restart(RestartProgram::new(running))),
+    });
     let signaller = |config::SignalConfig { signal, target, unhandled }| Signaller::new(target, signal, unhandled);
     let exec = exec.map(Exec::new).map(Action::Exec);
     let url = url.map(Url::new).map(Action::Url);
-    exec.into_iter().chain(url).chain(signal.map(signaller).map(Action::Signal)).collect()
+    exec.into_iter().chain(url).chain(program).chain(signal.map(signaller).map(Action::Signal)).collect()
 }

@@ -43,6 +43,13 @@ pub struct ChildConfig {
     pub grace: Duration,
 }
 
+/// No program, ended in the usual way.
+impl Default for ChildConfig {
+    fn default() -> Self {
+        Self { program: OsString::new(), arguments: Vec::new(), stop_signal: Signal::TERM, grace: GRACE }
+    }
+}
+
 /// Why there is no program, or no other one.
 #[derive(Debug, Error)]
 pub enum ChildError {

@@ -9,7 +9,7 @@ use regex_lite::Regex;
 
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::bump::signal::{Signal, Unhandled};
 use crate::config::{Config, InitialBump, Labels, Layout, Prune};
@@ -27,7 +27,7 @@ pub use usage::UsageError;
 use values::Words;
 use variables::Variables;
 
-const USAGE: &str = "configbump --dir DIR --labels SELECTOR [OPTIONS]";
+const USAGE: &str = "configbump --dir DIR --labels SELECTOR [OPTIONS] [-- COMMAND [ARG...]]";
 
 const EXAMPLE: &str = "\
 Example: keep the files of every ConfigMap labelled app=gateway in /etc/gateway
@@ -58,6 +58,9 @@ struct Cli {
     running: Running,
     #[command(flatten)]
     logging: Logging,
+    /// Program to run once its files are there; it gets configbump's signals, and its exit code is configbump's
+    #[arg(last = true, value_name = "COMMAND")]
+    program: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -180,9 +183,19 @@ struct SignalOptions {
     #[arg(short = 'a', long, env = "CONFIG_BUMP_PARENT_PROCESS_COMMAND", value_name = "REGEX")]
     #[arg(value_parser = values::expression)]
     process_parent_command: Option<Regex>,
+    /// What a change means for COMMAND: it gets the signal (HUP, unless --signal says otherwise), or is restarted
+    #[arg(long, env = "CONFIG_BUMP_ON_CHANGE", value_name = "WHAT", value_enum)]
+    on_change: Option<WhatOnChange>,
     /// What to do while the process would be ended by the signal, because it has not seen to it yet
     #[arg(long, env = "CONFIG_BUMP_UNHANDLED_SIGNAL", value_name = "WHAT", value_enum, default_value = "wait")]
     unhandled_signal: Unhandled,
+}
+
+/// What was typed for `--on-change`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WhatOnChange {
+    Signal,
+    Restart,
 }
 
 #[derive(Debug, Args)]

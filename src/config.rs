@@ -11,6 +11,7 @@ use crate::bump::governor::Pace;
 use crate::bump::process::TargetSpec;
 use crate::bump::signal::{Signal, Unhandled};
 use crate::bump::url::UrlConfig;
+use crate::child::ChildConfig;
 pub use crate::content::Modes;
 use crate::object::Kind;
 use crate::telemetry::{Format, Level};
@@ -93,6 +94,8 @@ pub struct Bump {
     pub exec: Option<ExecConfig>,
     pub url: Option<UrlConfig>,
     pub signal: Option<SignalConfig>,
+    /// The program that configbump runs itself, and what a change means for it.
+    pub program: Option<(ChildConfig, OnChange)>,
     pub pace: Pace,
     pub initial: InitialBump,
 }
@@ -101,7 +104,7 @@ impl Bump {
     /// Whether anybody is.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.exec.is_some() || self.url.is_some() || self.signal.is_some()
+        self.exec.is_some() || self.url.is_some() || self.signal.is_some() || self.program.is_some()
     }
 }
 
@@ -111,6 +114,15 @@ pub struct SignalConfig {
     pub signal: Signal,
     pub target: TargetSpec,
     pub unhandled: Unhandled,
+}
+
+/// What a change means for the program that configbump runs itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// Nothing: others are told.
+    Nothing,
+    Signal(Signal, Unhandled),
+    Restart,
 }
 
 /// Whether the first sync bumps.

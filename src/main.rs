@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use configbump::child;
 use configbump::cli::{self, Asked};
 use configbump::config::Config;
 use configbump::run::{RunError, run};
@@ -17,10 +18,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
-        Ok(Asked::Run(config)) => match start(*config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&error, if error.is_usage() { USAGE } else { 1 }),
-        },
+        Ok(Asked::Run(config)) => run_as_asked(*config),
         Ok(Asked::Print(text)) => match write!(std::io::stdout(), "{text}") {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
@@ -29,7 +27,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: Config) -> Result<(), RunError> {
+fn run_as_asked(config: Config) -> ExitCode {
+    // Before there is any thread: process 1 has nothing but its children to look after.
+    if config.bump.program.is_some()
+        && let Some(ended) = child::init::serve_as_process_1()
+    {
+        return ended.map_or_else(|error| complain(&error, 1), ExitCode::from);
+    }
+    match start(config) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => complain(&error, error.code().unwrap_or(USAGE)),
+    }
+}
+
+fn start(config: Config) -> Result<u8, RunError> {
     telemetry::init(config.log_format, config.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

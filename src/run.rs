@@ -1,5 +1,6 @@
 //! Wires source → plan → store, and alone knows the order of things.
 
+mod end;
 mod resync;
 #[cfg(test)]
 mod tests;
@@ -9,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::end::End;
 use self::resync::Resync;
 use crate::bump::{self, Bumper, Changes};
+use crate::child::ChildError;
 use crate::config::{Config, InitialBump, Layout};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::ObjectKey;
@@ -37,50 +39,60 @@ pub enum RunError {
     Runtime(io::Error),
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
+    #[error(transparent)]
+    Program(#[from] ChildError),
+    #[error("the signals for the command cannot be received: {0}")]
+    PassOn(io::Error),
+    #[error("the command's supervisor has ended by itself; this is a bug, please report it")]
+    SupervisorEnded,
     #[error("the source has ended by itself; this is a bug, please report it")]
     SourceEnded,
 }
 
 impl RunError {
-    /// Whether an option is wrong, rather than the world.
+    /// The exit code that says so; nothing if an option is wrong, rather than the world.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Source(error) if error.is_usage())
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Self::Source(error) if error.is_usage() => None,
+            Self::Program(error) => Some(error.code()),
+            _ => Some(1),
+        }
     }
 }
 
-/// Keeps the directory in step until a signal asks to end, or, with `once`, until it is in step.
+/// Keeps the directory in step until a signal asks to end, or the program that it runs has ended, or, with `once`, until
+/// it is in step. Gives the exit code.
 ///
 /// # Errors
 ///
-/// [`RunError`] when it cannot start. Once it has, trouble is logged and outlasted.
-pub async fn run(config: Config) -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+/// [`RunError`] when it cannot start, or the program cannot. Once it has, trouble is logged and outlasted.
+pub async fn run(config: Config) -> Result<u8, RunError> {
+    let mut end = End::new(config.bump.program.as_ref().map(|(program, _)| program))?;
     // The source first: options that name no source must leave the directory alone.
     let source = tokio::select! {
         biased;
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        code = end.reached() => return code,
         source = Source::find(&config) => source?,
     };
-    let mut store = Store::open(&config.dir, config.modes, config.prune)?;
-    let changes = Changes::default();
-    let bumper = bumper(&config, &mut store, &changes);
+    let store = Store::open(&config.dir, config.modes, config.prune)?;
     let spool = store.spool();
     let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes());
-    pipeline.bump = bumper.as_ref().map(|_| (changes.clone(), config.bump.initial));
+    let changes = Changes::default();
     // Dropping it ends what it runs.
     let mut bumping = JoinSet::new();
-    bumper.into_iter().for_each(|bumper| drop(bumping.spawn(bumper.run())));
+    if config.bump.is_wanted() {
+        pipeline.tell(&changes, config.bump.initial);
+        let bumper = Bumper::new(bump::actions(config.bump.clone(), end.program()), changes.clone(), config.bump.pace);
+        bumping.spawn(if config.once { bumper.impatient() } else { bumper }.run());
+    }
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
     source.run(&spool, &sender, &pipeline.resync.wakers());
     drop(sender);
     while !(config.once && pipeline.is_settled() && changes.is_told()) {
         tokio::select! {
             biased;
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            code = end.reached() => return code,
             () = pipeline.resync.due() => pipeline.resync.ask(),
             () = changes.told() => pipeline.told(&changes),
             event = events.recv() => match event {
@@ -88,22 +100,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
                 None => return Err(RunError::SourceEnded),
             },
         }
+        if pipeline.in_sync {
+            end.start_program().await;
+        }
     }
-    Ok(())
-}
-
-/// What tells of changes, if anybody is to be told.
-fn bumper(config: &Config, store: &mut Store, changes: &Changes) -> Option<Bumper> {
-    if !config.bump.is_wanted() {
-        return None;
-    }
-    store.tell_of_changes();
-    if store.is_untold() {
-        tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
-        changes.add_unknown();
-    }
-    let bumper = Bumper::new(bump::actions(config.bump.clone()), changes.clone(), config.bump.pace);
-    Some(if config.once { bumper.impatient() } else { bumper })
+    Ok(0)
 }
 
 /// Plan and store, and how they are doing.
@@ -129,6 +130,16 @@ impl Pipeline {
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
         Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync, bump: None }
+    }
+
+    /// From here on, notes what changes for somebody to be told of; and at once, if an earlier run has left something untold.
+    fn tell(&mut self, changes: &Changes, initial: InitialBump) {
+        self.store.tell_of_changes();
+        if self.store.is_untold() {
+            tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
+            changes.add_unknown();
+        }
+        self.bump = Some((changes.clone(), initial));
     }
 
     /// Takes one event through the plan to the disk.

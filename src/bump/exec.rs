@@ -28,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use self::output::Output;
 use super::printable::quoted;
 use super::{Batch, BumpError, Effect};
+use crate::child::{Awaited, start_awaited};
 
 /// How many bytes of paths the environment carries; one string of it may have 128 KiB (`execve(2)`).
 const CHANGED_BYTES_MAX: usize = 64 * 1024;
@@ -132,7 +133,8 @@ impl Exec {
         if truncated {
             command.env("CONFIG_BUMP_CHANGED_TRUNCATED", "true");
         }
-        Running::new(command.spawn()?)
+        let (child, awaited) = start_awaited(|| command.spawn(), Child::id)?;
+        Running::new(child, awaited)
     }
 
     /// Gives the command its input and takes its output until it has ended: its status, or `None` if its time was up.
@@ -170,12 +172,13 @@ impl Exec {
 struct Running {
     child: Child,
     group: Pid,
+    _awaited: Awaited,
 }
 
 impl Running {
-    fn new(child: Child) -> io::Result<Self> {
+    fn new(child: Child, awaited: Awaited) -> io::Result<Self> {
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Self { child, group: id.ok_or(io::ErrorKind::NotFound)? })
+        Ok(Self { child, group: id.ok_or(io::ErrorKind::NotFound)?, _awaited: awaited })
     }
 
     /// Waits for the end of the command: its status, or `None` if it had to be ended with all of its group.

@@ -1,28 +1,39 @@
 //! From what was typed to what was meant: the rules that span several options.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use regex_lite::Regex;
 
 use super::values::Words;
 use super::variables::Variables;
-use super::{Cli, ExecOptions, Objects, SignalOptions, Source, UrlArgs, UsageError};
+use super::{Cli, ExecOptions, Objects, SignalOptions, Source, UrlArgs, UsageError, WhatOnChange};
 use crate::bump::exec::ExecConfig;
 use crate::bump::governor::Pace;
 use crate::bump::process::{TargetSpec, Who};
+use crate::bump::signal::Signal;
 use crate::bump::url::{UrlConfig, UrlConfigError, UrlOptions};
-use crate::config::{ClusterConfig, Config, Modes, Namespaces, Selection, SignalConfig, SourceConfig};
+use crate::child::ChildConfig;
+use crate::config::{ClusterConfig, Config, Modes, Namespaces, OnChange, Selection, SignalConfig, SourceConfig};
 
 impl Cli {
     /// The configuration, without the impossible combinations.
     pub(super) fn meant(self, variables: &Variables) -> Result<Config, UsageError> {
-        let Self { objects, source, files, pacing, signal, exec, url, running, logging } = self;
+        let Self { objects, source, files, pacing, signal, exec, url, running, logging, program } = self;
         refuse_overlap(&source.manifests, &files.dir, variables)?;
+        if running.once && !program.is_empty() {
+            return Err(UsageError(format!(
+                "{} ends when the files are there, and the command after -- would be ended with it; leave one of them out",
+                variables.origin("--once")
+            )));
+        }
+        let (signal, program) = signal.meant(program, variables)?;
         Ok(Config {
             bump: crate::config::Bump {
+                program,
                 exec: exec.meant(&files.dir),
                 url: url.meant(variables)?,
-                signal: signal.meant(variables)?,
+                signal,
                 pace: Pace { settle: pacing.settle, settle_max: pacing.settle_max, min_interval: pacing.min_interval },
                 initial: pacing.initial_bump,
             },
@@ -105,7 +116,47 @@ impl ExecOptions {
 }
 
 impl SignalOptions {
-    fn meant(self, variables: &Variables) -> Result<Option<SignalConfig>, UsageError> {
+    /// Which process is signalled, and what becomes of the program that configbump runs itself.
+    #[expect(clippy::type_complexity, reason = "two answers that the same options give")]
+    fn meant(
+        self,
+        program: Vec<OsString>,
+        variables: &Variables,
+    ) -> Result<(Option<SignalConfig>, Option<(ChildConfig, OnChange)>), UsageError> {
+        let names_process = self.process_pid.is_some()
+            || self.process_command.is_some()
+            || self.process_parent_pid.is_some()
+            || self.process_parent_command.is_some();
+        let mut words = program.into_iter();
+        let Some(name) = words.next() else {
+            if self.on_change.is_some() {
+                return Err(UsageError(format!(
+                    "{} speaks of a command, and there is none; write it at the end, after --",
+                    variables.origin("--on-change")
+                )));
+            }
+            return Ok((self.target(variables)?, None));
+        };
+        let on_change = match (self.on_change, names_process) {
+            (Some(WhatOnChange::Restart), false) if self.signal.is_some() => {
+                return Err(UsageError(format!(
+                    "{} has no process to go to, for --on-change restart restarts the command; leave one of them out",
+                    variables.origin("--signal")
+                )));
+            }
+            (Some(WhatOnChange::Restart), _) => OnChange::Restart,
+            (Some(WhatOnChange::Signal) | None, false) => {
+                OnChange::Signal(self.signal.unwrap_or(Signal::HUP), self.unhandled_signal)
+            }
+            (Some(WhatOnChange::Signal), true) => OnChange::Signal(Signal::HUP, self.unhandled_signal),
+            (None, true) => OnChange::Nothing,
+        };
+        let config = ChildConfig { program: name, arguments: words.collect(), ..ChildConfig::default() };
+        let target = if names_process { self.target(variables)? } else { None };
+        Ok((target, Some((config, on_change))))
+    }
+
+    fn target(self, variables: &Variables) -> Result<Option<SignalConfig>, UsageError> {
         let process = who("--process-pid", self.process_pid, "--process-command", self.process_command, variables)?;
         let parent = who(
             "--process-parent-pid",

@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+
+use crate::child::start_awaited;
 
 use super::super::report::printable;
 
@@ -58,9 +60,11 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
         return Err("wants to ask at a terminal, and there is none here".to_owned());
     }
     let mut command = command(exec);
-    let output = match tokio::time::timeout(limit, command.output()).await {
+    let cannot_start = |error| format!("cannot be started: {error}");
+    let (plugin, _awaited) = start_awaited(|| command.spawn(), Child::id).map_err(cannot_start)?;
+    let output = match tokio::time::timeout(limit, plugin.wait_with_output()).await {
         Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("cannot be started: {error}")),
+        Ok(Err(error)) => return Err(format!("cannot be waited for: {error}")),
         Err(_) => return Err(format!("did not end within {} s", limit.as_secs())),
     };
     read(&output)
