@@ -21,17 +21,17 @@ use thiserror::Error;
 pub use self::bumper::Bumper;
 pub use self::changes::Changes;
 use self::exec::Exec;
+pub use self::program::Program;
 use self::program::{RestartProgram, SignalProgram};
 use self::signal::Signaller;
 use self::url::Url;
-use crate::child::Handle;
 use crate::config::{self, OnChange};
 
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
 pub mod process;
-pub mod program;
+mod program;
 pub mod signal;
 
 /// A moment since the machine was booted, time asleep included: what `/proc/PID/stat` counts the start of a process in
@@ -98,7 +98,7 @@ impl Action {
 
 /// What the options ask for; `running` is the program that configbump runs itself, if any.
 #[must_use]
-pub fn actions(config: config::Bump, running: Option<&Handle>) -> Vec<Action> {
+pub fn actions(config: config::Bump, running: Option<&Program>) -> Vec<Action> {
     let config::Bump { exec, url, signal, program, .. } = config;
     let on_change = program.map_or(OnChange::Nothing, |(_, on_change)| on_change);
     let program = running.cloned().and_then(|running| match on_change {

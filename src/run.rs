@@ -100,8 +100,8 @@ pub async fn run(config: Config) -> Result<u8, RunError> {
                 None => return Err(RunError::SourceEnded),
             },
         }
-        if pipeline.in_sync {
-            end.start_program().await;
+        if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
+            program.start().await;
         }
     }
     Ok(0)

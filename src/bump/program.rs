@@ -1,18 +1,52 @@
 //! The bumps of the program that configbump runs itself.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::Pid;
 
 use super::process::{TargetSpec, Who};
 use super::signal::{Signal, Signaller, Unhandled};
-use super::{Batch, BumpError};
+use super::{Batch, BootTime, BumpError};
 use crate::child::Handle;
+
+/// The program, and when it was started first: the clock of `/proc` is too coarse to tell that from the moment before,
+/// when its files were complete.
+#[derive(Clone, Debug)]
+pub struct Program {
+    handle: Handle,
+    started: Arc<OnceLock<BootTime>>,
+}
+
+impl Program {
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Self { handle, started: Arc::default() }
+    }
+
+    /// Starts it, unless it has been.
+    pub async fn start(&self) {
+        if self.started.set(BootTime::now()).is_ok() {
+            self.handle.start().await;
+        }
+    }
+
+    /// Its processes, of which each may have read the files of an earlier batch; none if it was started when this one was
+    /// complete.
+    fn to_tell(&self, batch: &Batch) -> Result<Vec<i32>, BumpError> {
+        let pids: Vec<i32> = self.handle.processes().into_iter().map(Pid::as_raw_pid).collect();
+        match self.started.get() {
+            Some(started) if *started >= batch.complete_at => Ok(Vec::new()),
+            Some(_) if !pids.is_empty() => Ok(pids),
+            _ => Err(BumpError::Waiting("the command does not run yet".to_owned())),
+        }
+    }
+}
 
 /// Sends a signal to the program, as [`Signaller`] does: only once it has seen to what the signal does, and not if it was
 /// started when the files were there already.
 pub struct SignalProgram {
-    program: Handle,
+    program: Program,
     signal: Signal,
     unhandled: Unhandled,
     /// By PID: the program is one process, unless it has daemonised into several.
@@ -21,7 +55,7 @@ pub struct SignalProgram {
 
 impl SignalProgram {
     #[must_use]
-    pub fn new(program: Handle, signal: Signal, unhandled: Unhandled) -> Self {
+    pub fn new(program: Program, signal: Signal, unhandled: Unhandled) -> Self {
         Self { program, signal, unhandled, signallers: BTreeMap::new() }
     }
 
@@ -31,7 +65,7 @@ impl SignalProgram {
     ///
     /// As [`Signaller::bump`].
     pub async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
-        let pids = running(&self.program)?;
+        let pids = self.program.to_tell(batch)?;
         self.signallers.retain(|pid, _| pids.contains(pid));
         for pid in pids {
             let signaller = self.signallers.entry(pid).or_insert_with(|| signaller(pid, self.signal, self.unhandled));
@@ -43,12 +77,12 @@ impl SignalProgram {
 
 /// Ends the program and starts it anew, unless it was started when the files were there already.
 pub struct RestartProgram {
-    program: Handle,
+    program: Program,
 }
 
 impl RestartProgram {
     #[must_use]
-    pub fn new(program: Handle) -> Self {
+    pub fn new(program: Program) -> Self {
         Self { program }
     }
 
@@ -59,25 +93,17 @@ impl RestartProgram {
     /// [`BumpError::Waiting`] if it has not been started yet; [`BumpError::Failed`] if there is no new one.
     pub async fn bump(&self, batch: &Batch) -> Result<(), BumpError> {
         let mut has_read_all = true;
-        for pid in running(&self.program)? {
+        for pid in self.program.to_tell(batch)? {
             let of_pid = signaller(pid, Signal::HUP, Unhandled::Wait);
             has_read_all &= !of_pid.is_running_before(batch.complete_at)?;
         }
         if has_read_all {
             return Ok(());
         }
-        self.program.restart().await.map_err(|error| BumpError::Failed(error.to_string()))?;
+        self.program.handle.restart().await.map_err(|error| BumpError::Failed(error.to_string()))?;
         tracing::info!("the command has been restarted");
         Ok(())
     }
-}
-
-fn running(program: &Handle) -> Result<Vec<i32>, BumpError> {
-    let pids: Vec<i32> = program.processes().into_iter().map(Pid::as_raw_pid).collect();
-    if pids.is_empty() {
-        return Err(BumpError::Waiting("the command does not run yet".to_owned()));
-    }
-    Ok(pids)
 }
 
 fn signaller(pid: i32, signal: Signal, unhandled: Unhandled) -> Signaller {

@@ -4,7 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::RunError;
-use crate::child::{self, ChildConfig, ChildError, Handle};
+use crate::bump::Program;
+use crate::child::{self, ChildConfig, ChildError};
 
 /// What it waits for.
 pub(super) enum End {
@@ -14,9 +15,8 @@ pub(super) enum End {
     },
     /// The program gets the signals, and what becomes of it decides.
     Program {
-        program: Handle,
+        program: Program,
         outcome: JoinHandle<Result<u8, ChildError>>,
-        started: bool,
     },
 }
 
@@ -30,25 +30,16 @@ impl End {
                 interrupt: receive(SignalKind::interrupt())?,
             });
         };
-        let (program, outcome) = child::supervise(config.clone())?;
-        child::pass_on(program.clone()).map_err(RunError::PassOn)?;
-        Ok(Self::Program { program, outcome: tokio::spawn(outcome), started: false })
+        let (handle, outcome) = child::supervise(config.clone())?;
+        child::pass_on(handle.clone()).map_err(RunError::PassOn)?;
+        Ok(Self::Program { program: Program::new(handle), outcome: tokio::spawn(outcome) })
     }
 
     /// The program that it runs, if it runs one.
-    pub fn program(&self) -> Option<&Handle> {
+    pub fn program(&self) -> Option<&Program> {
         match self {
             Self::Signals { .. } => None,
             Self::Program { program, .. } => Some(program),
-        }
-    }
-
-    /// Starts the program, if there is one and it has not been started: its files are there.
-    pub async fn start_program(&mut self) {
-        if let Self::Program { program, started, .. } = self
-            && !std::mem::replace(started, true)
-        {
-            program.start().await;
         }
     }
 

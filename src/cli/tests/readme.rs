@@ -42,7 +42,7 @@ fn table() -> String {
     let mut heading = None;
     let mut command = Cli::command().disable_help_flag(true).disable_version_flag(true);
     command.build();
-    for arg in command.get_arguments() {
+    for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
         if heading != arg.get_help_heading() {
             heading = arg.get_help_heading();
             rows.push(format!("| **{}** | | | |", heading.unwrap_or_default()));
