@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::file;
 
 /// Changes that follow each other within this time are one.
-const QUIET: Duration = Duration::from_millis(50);
+pub const QUIET: Duration = Duration::from_millis(50);
 /// But nothing is put off for longer than this.
 const QUIET_MAX: Duration = Duration::from_millis(500);
 /// For so long a file that somebody has begun to write is left alone. Then it is read although nobody has closed it: what
@@ -244,7 +244,10 @@ impl Log {
                 self.written.insert(path, Instant::now());
                 continue;
             }
-            if !event.mask.contains(EventMask::ATTRIB) {
+            if event.mask.contains(EventMask::CREATE) && file::has_just_been_made(&path) {
+                // It is empty still, or was when this was reported; the end of its writing will be reported as well.
+                self.written.insert(path, Instant::now());
+            } else if !event.mask.contains(EventMask::ATTRIB) {
                 self.written.remove(&path);
             }
             matters = true;
