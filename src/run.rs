@@ -56,7 +56,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     // The source first: options that name no source must leave the directory alone.
-    let source = Source::find(&config).await?;
+    let source = tokio::select! {
+        biased;
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        source = Source::find(&config) => source?,
+    };
     let store = Store::open(&config.dir, config.modes, config.prune)?;
     let spool = store.spool();
     let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes());

@@ -365,6 +365,14 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Gives the lock up at once, even if a process that is just being started still has a copy of the handle.
+    fn drop(&mut self) {
+        // Where there are no locks there is none to give up.
+        let _ = rustix::fs::flock(&*self.own, FlockOperation::Unlock);
+    }
+}
+
 /// The digest of a file that should have this one; nothing if it has another. What an earlier run wrote may have any, but is
 /// not larger than what a source can have had.
 fn known(file: &mut File, digest: Option<Digest>) -> io::Result<Option<Digest>> {

@@ -20,6 +20,7 @@ mod access;
 mod atomicity;
 mod conflicts;
 mod content;
+mod credentials;
 mod disk;
 mod input;
 mod layout;

@@ -67,7 +67,7 @@ fn describe(failure: &Failure) -> String {
 }
 
 /// The server's words may be anybody's: one line, no control characters, bounded.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if let Some((at, _)) = text.char_indices().nth(MESSAGE_CHARS_MAX) {
         text.truncate(at);

@@ -1,0 +1,55 @@
+//! Clients whose connections notice when they are dead, with bounded buffers.
+
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{ClientBuilder, ConfigExt};
+use kube::{Client, Config};
+use tower::ServiceBuilder;
+
+use super::super::causes;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection with no traffic for this long is probed…
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// …as often as this, and given up after this many probes…
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+/// …or when what was sent has not been acknowledged for this long.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bounds what one connection buffers, in bytes.
+const READ_BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// A client for this server with these credentials; or why there can be none.
+pub(super) fn client(config: &Config) -> Result<Client, String> {
+    let unusable = |error: kube::Error| causes(&error);
+    // Its address may hold a password.
+    if config.proxy_url.is_some() {
+        return Err("a proxy, by the kubeconfig's proxy-url or by HTTPS_PROXY, is not supported".to_owned());
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(KEEPALIVE_IDLE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    connector.set_nodelay(true);
+    let connector = config.rustls_https_connector_with_connector(connector).map_err(unusable)?;
+    let service = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(USER_TIMEOUT)
+        .pool_max_idle_per_host(1)
+        .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
+        .build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(unusable)?)
+        .layer(config.extra_headers_layer().map_err(unusable)?)
+        .map_err(tower::BoxError::from)
+        .service(service);
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
