@@ -206,7 +206,7 @@ fn a_file_that_is_removed_and_made_anew_takes_no_file_along() {
                 manifests.remove(&file);
                 manifests.write(&file, manifest(name, name, &round.to_string()));
                 if removal.elapsed() >= Duration::from_millis(50) {
-                    slow.push(format!("removed {name}"));
+                    slow.push(format!("removed {name} "));
                 }
             }
         }
