@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::run;
@@ -34,7 +35,11 @@ struct Manifests<'w> {
 
 impl<'w> Manifests<'w> {
     fn new(workspace: &'w Workspace) -> Self {
-        let folder = workspace.beside("manifests");
+        Self::at(workspace, "manifests")
+    }
+
+    fn at(workspace: &'w Workspace, name: &str) -> Self {
+        let folder = workspace.beside(name);
         fs::create_dir(&folder).expect("a folder");
         Self { workspace, folder }
     }
@@ -150,6 +155,80 @@ fn a_mounted_volume_of_manifests_is_followed() {
         link("..2", "..data");
         fs::remove_dir_all(manifests.folder.join("..1")).expect("a folder removed");
         sidecar.holds([("a", "2")]).await;
+    });
+}
+
+/// The way deployments change from one checkout to another.
+#[test]
+fn a_link_to_manifests_that_is_turned_is_followed() {
+    run(async {
+        let workspace = Workspace::new();
+        let (one, two) = (Manifests::at(&workspace, "one"), Manifests::at(&workspace, "two"));
+        one.write("routes.yaml", manifest("routes", "a", "1"));
+        two.write("routes.yaml", manifest("routes", "a", "2"));
+        let current = workspace.beside("current");
+        let turn = |to: &str| {
+            let temporary = workspace.fresh("link");
+            std::os::unix::fs::symlink(to, &temporary).expect("a link");
+            fs::rename(temporary, &current).expect("a link replaced");
+        };
+        turn("one");
+        let sidecar = Launch::new(&workspace).arg("--manifests").arg(&current).start();
+        sidecar.holds([("a", "1")]).await;
+        turn("two");
+        sidecar.holds([("a", "2")]).await;
+        two.write("routes.yaml", manifest("routes", "a", "3"));
+        sidecar.holds([("a", "3")]).await;
+        turn("one");
+        sidecar.holds([("a", "1")]).await;
+    });
+}
+
+/// The way `git checkout` and others replace a file.
+#[test]
+fn a_file_that_is_removed_and_made_anew_takes_no_file_along() {
+    run(async {
+        const FILES: usize = 50;
+        let workspace = Workspace::new();
+        let manifests = Manifests::new(&workspace);
+        let names: Vec<_> = (0..FILES).map(|file| format!("f{file}")).collect();
+        for name in &names {
+            manifests.write(&format!("{name}.yaml"), manifest(name, name, "0"));
+        }
+        let sidecar = manifests.launch().start();
+        sidecar.holds(names.iter().map(|name| (name, "0"))).await;
+        // What is away for longer than the sidecar waits is rightly removed, and a busy machine may make it so.
+        let (begin, mut round, mut slow) = (Instant::now(), 0, Vec::new());
+        while begin.elapsed() < Duration::from_secs(2) {
+            round += 1;
+            for name in &names {
+                let (file, removal) = (format!("{name}.yaml"), Instant::now());
+                manifests.remove(&file);
+                manifests.write(&file, manifest(name, name, &round.to_string()));
+                if removal.elapsed() >= Duration::from_millis(50) {
+                    slow.push(format!("removed {name} "));
+                }
+            }
+        }
+        sidecar.holds(names.iter().map(|name| (name, round.to_string()))).await;
+        let mut removals = sidecar.lines_with(&["removed "]);
+        removals.retain(|line| !slow.iter().any(|slow| line.contains(slow)));
+        assert_eq!(removals, [""; 0]);
+    });
+}
+
+#[test]
+fn a_key_that_no_server_takes_is_named_with_its_line() {
+    run(async {
+        let workspace = Workspace::new();
+        let manifests = Manifests::new(&workspace);
+        manifests.write("sound.yaml", manifest("sound", "sound", "1"));
+        let sidecar = manifests.launch().start();
+        sidecar.holds([("sound", "1")]).await;
+        manifests.replace("sound.yaml", &manifest("sound", "a b", "2"));
+        complains_about(&sidecar, "sound.yaml", 8).await;
+        manifests.replace("sound.yaml", &manifest("sound", "a.b", "2"));
+        sidecar.holds([("a.b", "2")]).await;
     });
 }
 

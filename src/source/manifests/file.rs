@@ -117,6 +117,11 @@ pub fn is_manifest(name: &OsStr) -> bool {
     !hidden && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
+/// Whether somebody made this file to write it now, and not a link to one that was written before.
+pub fn has_just_been_made(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
+}
+
 /// The first line of a file that is not UTF-8, if there is one.
 ///
 /// # Errors

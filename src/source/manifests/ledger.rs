@@ -102,6 +102,8 @@ impl Ledger {
     }
 
     pub fn begin(&mut self) {
+        // Another file may have what they held, if the last list was given up.
+        self.missing().iter().for_each(|path| self.forget(path));
         self.claims.clear();
         self.seen.clear();
         self.complete = true;
@@ -165,6 +167,7 @@ impl Ledger {
     /// A missing file keeps what it held, if nothing else has it by now: it may be away for a moment only.
     pub fn keep_missing(&mut self, path: &Arc<Path>) -> Step {
         let mut step = Step::default();
+        self.forget(path);
         let Some(held) = self.files.get(path) else { return step };
         self.seen.insert(Arc::clone(path));
         self.complete &= held.objects.is_some();
