@@ -9,8 +9,10 @@ TEST_THREADS ?= 8
 test: lint
 	@command -v unshare >/dev/null && command -v setpriv >/dev/null || \
 		{ echo "make test: the system tests need unshare and setpriv: install util-linux" >&2; exit 1; }
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v haproxy >/dev/null || \
+		{ echo "make test: the system tests need nginx and haproxy: install nginx-light and haproxy" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$$(tests/servers/get) && export KUBEBUILDER_ASSETS && \
-		RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
+		PATH="$$PATH:/usr/sbin" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 
 # What is not installed is named, not required: the tests stand for themselves.
 lint: cargo

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
@@ -212,6 +213,16 @@ impl Port {
         let (address, socket) = bind().expect("a free port");
         Self { address, _socket: socket }
     }
+}
+
+/// An address for a server that does not share ports: nobody else looks for a free port at this one of the loopback
+/// interface's addresses.
+pub fn free_address() -> SocketAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = [127, high | 0x80, low, COUNT.fetch_add(1, Ordering::Relaxed)];
+    let listener = std::net::TcpListener::bind(SocketAddr::from((ip, 0))).expect("a free port");
+    listener.local_addr().expect("a bound socket")
 }
 
 fn socket(folder: &Path, name: &str) -> String {

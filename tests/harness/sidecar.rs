@@ -24,12 +24,14 @@ pub struct Launch<'w> {
     environment: Vec<(OsString, OsString)>,
     prelude: Option<String>,
     own_mounts: bool,
+    own_processes: bool,
 }
 
 impl<'w> Launch<'w> {
     /// No option at all, and nothing in the environment but a home without a kubeconfig.
     pub fn bare(workspace: &'w Workspace) -> Self {
-        Self { workspace, args: Vec::new(), environment: Vec::new(), prelude: None, own_mounts: false }
+        let (args, environment) = (Vec::new(), Vec::new());
+        Self { workspace, args, environment, prelude: None, own_mounts: false, own_processes: false }
     }
 
     /// `--dir`, and `--labels` that select what [`config_map`](super::object::config_map) makes.
@@ -80,12 +82,22 @@ impl<'w> Launch<'w> {
         self.prelude(script)
     }
 
+    /// The same in a PID namespace of its own, which ends with the sidecar: there is nobody but what the script starts.
+    pub fn among(mut self, script: impl Into<String>) -> Self {
+        self.own_processes = true;
+        self.mounting(script)
+    }
+
     pub fn start(&self) -> Sidecar<'w> {
         let log = self.workspace.fresh("log");
         let output = || File::create_new(&log).expect("a temporary folder takes a file");
         let mut command = Command::new(if self.own_mounts { "unshare" } else { "sh" });
         if self.own_mounts {
-            command.args(["--map-root-user", "--mount", "sh"]);
+            command.args(["--map-root-user", "--mount"]);
+            if self.own_processes {
+                command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+            }
+            command.arg("sh");
         }
         // setpriv sees to it that the sidecar ends with the test's thread, even if that is killed.
         let prelude = self.prelude.as_deref().unwrap_or("true");
@@ -165,6 +177,15 @@ impl Sidecar<'_> {
         .await
     }
 
+    /// Waits until exactly so many lines on stderr contain the text.
+    pub async fn says_times(&self, text: &str, count: usize) {
+        self.until(&format!("{count} lines with {text:?}"), || match self.lines_with(&[text]) {
+            lines if lines.len() == count => Ok(()),
+            lines => Err(format!("{lines:?}")),
+        })
+        .await;
+    }
+
     /// The lines on stderr that contain every one of the texts.
     pub fn lines_with(&self, texts: &[&str]) -> Vec<String> {
         let lines = self.lines().into_iter();
@@ -184,6 +205,10 @@ impl Sidecar<'_> {
             found
         })
         .await
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.borrow().id()
     }
 
     pub fn signal(&self, signal: Signal) {

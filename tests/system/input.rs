@@ -51,6 +51,26 @@ fn a_wrong_option_is_refused_in_one_line_with_its_value_and_a_remedy() {
             ("--log-format", "xml", "json"),
             ("--tls-verify", "maybe", "true"),
             ("--folder-annotation", "not an annotation", "example.com/"),
+            ("--signal", "HUPP", "HUP"),
+            ("--signal", "99", "64"),
+            ("--signal", "", "HUP"),
+            ("--process-command", "a(b", "column"),
+            ("--process-command", "", "column 1"),
+            ("--process-parent-command", "a[", "column 2"),
+            ("--process-pid", "0", "--process-command"),
+            ("--process-pid", "-1", "17"),
+            ("--process-parent-pid", "init", "17"),
+            ("--unhandled-signal", "ignore", "wait"),
+            ("--settle", "5", "500ms"),
+            ("--settle-max", "-1s", "500ms"),
+            ("--min-interval", "1.5s", "500ms"),
+            ("--exec-timeout", "soon", "500ms"),
+            ("--url-timeout", "1d", "500ms"),
+            ("--initial-bump", "sometimes", "auto"),
+            ("--exec", "sh -c 'open", "close it"),
+            ("--exec", "", "nginx -s reload"),
+            ("--url", "ftp://host/", "http"),
+            ("--url", "host:8080", "http"),
         ] {
             let launch = Launch::new(&workspace).args(["--once", &format!("{option}={value}")]);
             let launch = if option == "--labels" { without_labels(&workspace, value) } else { launch };
@@ -98,6 +118,24 @@ fn options_that_exclude_each_other_are_named() {
         refuses(&launch, USAGE, &["--all-namespaces", "--namespace"]).await;
         let launch = Launch::new(&workspace).args(["--manifests", "/nowhere", "--kubeconfig", "/nowhere"]);
         refuses(&launch, USAGE, &["--manifests", "--kubeconfig"]).await;
+    });
+}
+
+#[test]
+fn a_signal_without_a_target_and_a_target_without_a_signal_are_refused() {
+    run(async {
+        let workspace = Workspace::new();
+        let refused = async |options: &[&str], texts: &[&str]| {
+            let launch = options.iter().fold(Launch::new(&workspace), |launch, &option| launch.arg(option));
+            refuses(&launch, USAGE, texts).await;
+        };
+        refused(&["--signal", "HUP"], &["--signal", "--process-command", "--process-pid"]).await;
+        refused(&["--process-command", "nginx"], &["--signal HUP", "is missing"]).await;
+        refused(&["--process-pid", "17"], &["--signal HUP", "is missing"]).await;
+        refused(&["--process-parent-pid", "0"], &["--signal HUP", "is missing"]).await;
+        let both = ["--signal", "HUP", "--process-pid", "17", "--process-command", "nginx"];
+        refused(&both, &["--process-pid", "--process-command", "leave one of them out"]).await;
+        refused(&["--url-method", "PUT"], &["--url-method", "--url"]).await;
     });
 }
 
