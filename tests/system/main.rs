@@ -34,6 +34,7 @@ mod manifests;
 mod nginx;
 mod once;
 mod outage;
+mod program;
 mod prune;
 mod readme;
 mod selection;

@@ -13,7 +13,7 @@ use crate::harness::web::{Load, get};
 use crate::harness::workspace::Workspace;
 
 /// The arguments of an nginx that keeps to the workspace, with a server at the address whose locations are in DIR.
-fn arguments(workspace: &Workspace, address: SocketAddr) -> Vec<String> {
+pub fn arguments(workspace: &Workspace, address: SocketAddr) -> Vec<String> {
     let prefix = workspace.beside("nginx");
     fs::create_dir(&prefix).expect("a folder");
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -33,11 +33,11 @@ fn arguments(workspace: &Workspace, address: SocketAddr) -> Vec<String> {
         .into()
 }
 
-fn site(answer: &str) -> k8s_openapi::api::core::v1::ConfigMap {
+pub fn site(answer: &str) -> k8s_openapi::api::core::v1::ConfigMap {
     config_map("site", [("site.conf", &format!("location / {{ return 200 \"{answer}\"; }}\n"))])
 }
 
-async fn answers(server: SocketAddr, wanted: &str) {
+pub async fn answers(server: SocketAddr, wanted: &str) {
     until(PATIENCE, &format!("the answer {wanted}"), async || match get(server).await {
         Ok(answer) if answer == wanted => Ok(()),
         other => Err(format!("{other:?}")),

@@ -1,0 +1,104 @@
+//! `configbump … -- COMMAND`: the files first, then the program, and both end together.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::harness::cluster::free_address;
+use crate::harness::namespace::Namespace;
+use crate::harness::object::config_map;
+use crate::harness::sidecar::Launch;
+use crate::harness::wait::{PATIENCE, run, until};
+use crate::harness::web::Load;
+use crate::harness::workspace::Workspace;
+use crate::nginx::{answers, arguments, site};
+
+/// Waits until a file that a program writes has these lines.
+async fn lines(workspace: &Workspace, name: &str, expected: &[&str]) {
+    until(PATIENCE, &format!("{expected:?} in {name}"), async || {
+        let text = fs::read_to_string(workspace.beside(name)).unwrap_or_default();
+        if text.lines().eq(expected.iter().copied()) { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+#[test]
+fn the_command_starts_when_its_files_are_there_and_gives_its_exit_code() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("a", [("a.txt", "from the cluster\n")])).await;
+        let file = workspace.dir().join("a.txt").display().to_string();
+        let ended =
+            Launch::within(&namespace, &workspace).args(["--", "sh", "-c", "cat \"$0\"; exit 7", &file]).run().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(7), "from the cluster\n"), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn nginx_as_a_child_serves_every_change_without_a_failed_request_and_ends_with_configbump() {
+    run(async {
+        let (namespace, workspace, address) = (Namespace::new().await, Workspace::new(), free_address());
+        namespace.create(&site("first")).await;
+        let mut launch = Launch::within(&namespace, &workspace).args(["--", "nginx"]);
+        for argument in arguments(&workspace, address) {
+            launch = launch.arg(argument);
+        }
+        let sidecar = launch.start();
+        answers(address, "first").await;
+        let load = Load::on(address);
+        for number in 0..10 {
+            let answer = format!("answer {number}");
+            namespace.replace(&site(&answer)).await;
+            answers(address, &answer).await;
+        }
+        let (answered, failures) = load.end();
+        assert_eq!(failures, [""; 0], "of {answered}");
+        sidecar.terminate().await;
+    });
+}
+
+#[test]
+fn with_on_change_restart_the_command_is_started_anew_for_each_change() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("a", [("a.txt", "first\n")])).await;
+        let (file, seen) = (workspace.dir().join("a.txt"), workspace.beside("seen"));
+        let script = format!("cat '{}' >> '{}'; exec sleep 1000", file.display(), seen.display());
+        let launch = Launch::within(&namespace, &workspace);
+        let sidecar = launch.args(["--on-change", "restart", "--", "sh", "-c", &script]).start();
+        lines(&workspace, "seen", &["first"]).await;
+        namespace.replace(&config_map("a", [("a.txt", "second\n")])).await;
+        lines(&workspace, "seen", &["first", "second"]).await;
+        sidecar.signal(Signal::TERM);
+        let ended = sidecar.ended(PATIENCE).await;
+        assert_eq!(ended.code, Some(128 + 15), "as sleep has no handler: {}", ended.stderr);
+    });
+}
+
+#[test]
+fn as_process_1_it_reaps_orphans_passes_signals_on_and_ends_with_the_commands_code() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("a", [("a.txt", "first\n")])).await;
+        let seen = workspace.beside("seen");
+        // An orphan ends while the command runs. What is left of it would be shown as a zombie.
+        let script = format!(
+            "trap 'echo bumped >> {0}' HUP; (sh -c 'exit 0' &); echo started >> {0}; \
+             while [ $(wc -l < {0}) -lt 2 ]; do sleep 0.05; done; \
+             grep -l '^State:.Z' /proc/[0-9]*/status >> {0}; echo pid 1 is not $$ >&2; exit 5",
+            seen.display()
+        );
+        let launch = Launch::within(&namespace, &workspace).among("true");
+        let sidecar = launch.args(["--", "sh", "-c", &script]).start();
+        lines(&workspace, "seen", &["started"]).await;
+        namespace.replace(&config_map("a", [("a.txt", "second\n")])).await;
+        let ended = sidecar.ended(PATIENCE).await;
+        assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+        lines(&workspace, "seen", &["started", "bumped"]).await;
+        assert!(
+            ended.stderr.contains("pid 1 is not ") && !ended.stderr.contains("pid 1 is not 1\n"),
+            "{}",
+            ended.stderr
+        );
+    });
+}
