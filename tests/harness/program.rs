@@ -38,10 +38,12 @@ impl Program {
         self.child.borrow_mut().try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// The lines of its output that contain the text.
-    pub fn lines_with(&self, text: &str) -> Vec<String> {
-        let output = fs::read(&self.log).expect("the program's output");
-        String::from_utf8_lossy(&output).lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    /// Whether it has a handler for the signal now.
+    pub fn catches(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of a child");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask of signals").trim();
+        let mask = u64::from_str_radix(mask, 16).expect("a hexadecimal number");
+        mask >> (signal.as_raw() - 1) & 1 == 1
     }
 
     /// Waits until `look` is content, or the program ends.
