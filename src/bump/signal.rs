@@ -1,7 +1,8 @@
 //! The bump by a signal to the processes that are running already.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -13,6 +14,10 @@ mod number;
 mod tests;
 
 pub use number::{Signal, SignalError};
+
+/// How long a target may ignore the signal before that is taken for its intent. HAProxy 2.6 ignores USR2 at its start, and
+/// anew after each reload, until its master is ready: what comes meanwhile is lost.
+const IGNORED_MAX: Duration = Duration::from_secs(3);
 
 /// How often targets are looked for when some end before they are reached.
 const LOOKS_MAX: usize = 3;
@@ -42,6 +47,8 @@ pub struct Signaller {
 struct Told {
     complete_at: Option<BootTime>,
     targets: BTreeSet<Identity>,
+    /// Since when those that are not told yet have been seen to ignore the signal.
+    ignoring: BTreeMap<Identity, BootTime>,
 }
 
 impl Signaller {
@@ -117,8 +124,8 @@ impl Signaller {
         problem.map_or(Ok(gone), Err)
     }
 
-    /// Sends the signal to a target unless that would harm it; false if it has ended.
-    fn tell(&self, target: &Target) -> Result<bool, BumpError> {
+    /// Sends the signal to a target unless that would harm it or be in vain; false if it has ended.
+    fn tell(&mut self, target: &Target) -> Result<bool, BumpError> {
         let signal = self.signal;
         let Some(handle) = Handle::open(target)? else { return Ok(false) };
         if self.would_harm(&handle, target)? {
@@ -136,6 +143,11 @@ impl Signaller {
                 }
             }
         }
+        if self.unhandled == Unhandled::Wait && self.is_ignored_for_now(&handle, target)? {
+            return Err(BumpError::Waiting(format!(
+                "{target} ignores {signal} at the moment; waiting a little for that to change"
+            )));
+        }
         match handle.send(signal, target)? {
             Sent::Yes => {
                 tracing::info!("sent {signal} to {target}");
@@ -147,6 +159,16 @@ impl Signaller {
                 None => Ok(false),
             },
         }
+    }
+
+    /// Whether the target ignores the signal, and has not done so for long enough to mean it.
+    fn is_ignored_for_now(&mut self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
+        if handle.ignores(self.signal, target)? != Some(true) {
+            return Ok(false);
+        }
+        let now = BootTime::now();
+        let since = *self.told.ignoring.entry(target.identity).or_insert(now);
+        Ok(now.0.saturating_sub(since.0) < IGNORED_MAX)
     }
 
     fn would_harm(&self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
@@ -175,6 +197,7 @@ impl Told {
     fn begin(&mut self, complete_at: BootTime) {
         if self.complete_at.replace(complete_at) != Some(complete_at) {
             self.targets.clear();
+            self.ignoring.clear();
         }
     }
 }

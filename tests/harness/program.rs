@@ -38,14 +38,6 @@ impl Program {
         self.child.borrow_mut().try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// Whether it has a handler for the signal now.
-    pub fn catches(&self, signal: Signal) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the status of a child");
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask of signals").trim();
-        let mask = u64::from_str_radix(mask, 16).expect("a hexadecimal number");
-        mask >> (signal.as_raw() - 1) & 1 == 1
-    }
-
     /// Waits until `look` is content, or the program ends.
     pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
         until(PATIENCE, what, async || {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use rustix::process::Signal;
 
 use crate::harness::cluster::free_address;
 use crate::harness::namespace::Namespace;
@@ -40,12 +39,11 @@ fn site(address: SocketAddr, answer: &str) -> ConfigMap {
     config_map("site", [("site.cfg", &frontend)])
 }
 
-/// Waits for the answer, and until the master has its handler. Before that, when its new worker answers already, it
-/// ignores USR2, and with it a reload.
+/// Waits for the answer. The new worker gives it before its master is ready for the next reload.
 async fn answers(haproxy: &Program, server: SocketAddr, wanted: &str) {
     haproxy
         .until(&format!("the answer {wanted}"), async || match get(server).await {
-            Ok(answer) if answer == wanted && haproxy.catches(Signal::USR2) => Ok(()),
+            Ok(answer) if answer == wanted => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;

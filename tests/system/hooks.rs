@@ -65,7 +65,7 @@ fn a_command_that_fails_is_tried_again() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&config_map("routes", [("a", "1")])).await;
-        let script = "echo the reason; [ -e mended ] && cp out/a seen";
+        let script = "echo the reason; [ -e mended ] && cp out/a new && mv new seen";
         let sidecar = executing(&namespace, &workspace, script).start();
         let line = sidecar.says("exit code 1").await;
         assert!(line.contains("--exec"), "{line}");
@@ -80,7 +80,7 @@ fn one_killed_while_the_command_runs_runs_it_again() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&config_map("routes", [("a", "1")])).await;
-        let script = ": >began; until [ -e go ]; do [ -d out ] || exit; sleep 0.05; done; cp out/a seen-$PPID";
+        let script = ": >began; until [ -e go ]; do [ -d out ] || exit; sleep 0.05; done; cp out/a new-$PPID; mv new-$PPID seen-$PPID";
         let launch = executing(&namespace, &workspace, script);
         let sidecar = launch.start();
         read(&workspace.beside("began")).await;

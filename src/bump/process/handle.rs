@@ -57,6 +57,11 @@ impl Handle {
         Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
     }
 
+    /// Whether it ignores a signal; none if it has ended.
+    pub fn ignores(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
+        Ok(if_there(self.folder.status(), target)?.map(|status| status.ignores(signal)))
+    }
+
     /// The real user of the process; none if it has ended.
     pub fn user(&self, target: &Target) -> Result<Option<u32>, BumpError> {
         Ok(if_there(self.folder.status(), target)?.map(|status| status.user))

@@ -35,6 +35,11 @@ impl Status {
         is_in(self.ignored | self.caught, signal)
     }
 
+    /// Whether this signal comes to nothing.
+    pub fn ignores(&self, signal: Signal) -> bool {
+        is_in(self.ignored, signal)
+    }
+
     /// Whether this signal waits until it is asked for.
     pub fn blocks(&self, signal: Signal) -> bool {
         is_in(self.blocked, signal)

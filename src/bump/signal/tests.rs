@@ -195,12 +195,18 @@ fn unhandled_skip_leaves_a_program_that_has_no_handler_alone_for_this_batch() {
 }
 
 #[test]
-fn a_program_that_ignores_the_signal_or_fetches_it_itself_is_sent_it() {
+fn a_program_that_ignores_the_signal_for_long_or_fetches_it_itself_is_sent_it() {
     for how in ["--ignore-signal=HUP", "--block-signal=HUP"] {
         let mut program = Program::spawn(Command::new("env").args([how, "cat"]));
         let status = format!("/proc/{}/status", program.pid());
         until(|| std::fs::read_to_string(&status).expect("a status").starts_with("Name:\tcat\n"));
-        assert_eq!(bump(&mut Signaller::new(by_pid(program.pid()), Signal::HUP, Unhandled::Wait), &batch()), Ok(()));
+        let (mut signaller, batch) = (Signaller::new(by_pid(program.pid()), Signal::HUP, Unhandled::Wait), batch());
+        if how.starts_with("--ignore") {
+            let why = waiting(bump(&mut signaller, &batch));
+            assert!(why.contains("ignores SIGHUP"), "{why}");
+            until(|| bump(&mut signaller, &batch).is_ok());
+        }
+        assert_eq!(bump(&mut signaller, &batch), Ok(()));
         assert!(program.is_running());
         let is_pending = std::fs::read_to_string(&status).expect("a status").contains("ShdPnd:\t0000000000000001\n");
         assert_eq!(is_pending, how.starts_with("--block"));
