@@ -20,7 +20,7 @@ lint: cargo
 		else echo "make lint: no cargo fmt: rustup component add rustfmt" >&2; fi
 	@if cargo clippy --version >/dev/null 2>&1; then set -x; cargo clippy --locked --all-targets -- --deny warnings; \
 		else echo "make lint: no cargo clippy: rustup component add clippy" >&2; fi
-	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --locked --offline check bans licenses sources; \
+	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --locked check bans licenses sources; \
 		else echo "make lint: no cargo deny: cargo install --locked cargo-deny" >&2; fi
 
 build: cargo
