@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{annotated, config_map};
 use crate::harness::sidecar::Launch;
@@ -40,7 +42,10 @@ fn a_thousand_changes_are_a_handful_of_bumps_and_the_last_follows_the_last_chang
         sidecar.in_sync().await;
         let names: Vec<_> = (0..1000).map(|number| format!("{number:04}")).collect();
         let objects: Vec<_> = names.iter().map(|name| config_map(name, [(name, "1")])).collect();
+        // They come together however slow the machine is.
+        sidecar.signal(Signal::STOP);
         namespace.create_all(&objects).await;
+        sidecar.signal(Signal::CONT);
         sidecar
             .until("a bump that sees everything", || match target.bumps() {
                 bumps if bumps.last().is_some_and(|seen| seen.trim() == "1000") => Ok(()),
