@@ -15,9 +15,9 @@ mod tests;
 
 pub use number::{Signal, SignalError};
 
-/// How long a target may ignore the signal before that is taken for its intent. HAProxy 2.6 ignores USR2 at its start, and
-/// anew after each reload, until its master is ready: what comes meanwhile is lost.
-const IGNORED_MAX: Duration = Duration::from_secs(3);
+/// How long a target may ignore or block the signal before that is taken for its intent. HAProxy 2.6 does both with USR2 at
+/// its start, and anew after each reload, until its master is ready: what comes meanwhile is lost, or ends it.
+const DEAF_MAX: Duration = Duration::from_secs(3);
 
 /// How often targets are looked for when some end before they are reached.
 const LOOKS_MAX: usize = 3;
@@ -47,8 +47,8 @@ pub struct Signaller {
 struct Told {
     complete_at: Option<BootTime>,
     targets: BTreeSet<Identity>,
-    /// Since when those that are not told yet have been seen to ignore the signal.
-    ignoring: BTreeMap<Identity, BootTime>,
+    /// Since when targets have been seen to ignore or block the signal without a break.
+    deaf: BTreeMap<Identity, BootTime>,
 }
 
 impl Signaller {
@@ -106,6 +106,7 @@ impl Signaller {
     /// Tells every target that does not know yet, and gives one that ended before it could be told.
     fn tell_all(&mut self, complete_at: BootTime) -> Result<Option<Target>, BumpError> {
         let mut targets = self.find()?;
+        self.told.deaf.retain(|identity, _| targets.iter().any(|target| target.identity == *identity));
         targets
             .retain(|Target { identity, .. }| identity.started < complete_at && !self.told.targets.contains(identity));
         if targets.len() > 1 {
@@ -143,9 +144,9 @@ impl Signaller {
                 }
             }
         }
-        if self.unhandled == Unhandled::Wait && self.is_ignored_for_now(&handle, target)? {
+        if self.unhandled == Unhandled::Wait && self.is_deaf_for_now(&handle, target)? {
             return Err(BumpError::Waiting(format!(
-                "{target} ignores {signal} at the moment; waiting a little for that to change"
+                "{target} ignores or blocks {signal} at the moment; waiting a little for that to change"
             )));
         }
         match handle.send(signal, target)? {
@@ -161,14 +162,15 @@ impl Signaller {
         }
     }
 
-    /// Whether the target ignores the signal, and has not done so for long enough to mean it.
-    fn is_ignored_for_now(&mut self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
-        if handle.ignores(self.signal, target)? != Some(true) {
+    /// Whether the target ignores or blocks the signal, and has not done so for long enough to mean it.
+    fn is_deaf_for_now(&mut self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
+        if self.signal.is_meant_to_end() || handle.is_deaf(self.signal, target)? != Some(true) {
+            self.told.deaf.remove(&target.identity);
             return Ok(false);
         }
         let now = BootTime::now();
-        let since = *self.told.ignoring.entry(target.identity).or_insert(now);
-        Ok(now.0.saturating_sub(since.0) < IGNORED_MAX)
+        let since = *self.told.deaf.entry(target.identity).or_insert(now);
+        Ok(now.0.saturating_sub(since.0) < DEAF_MAX)
     }
 
     fn would_harm(&self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
@@ -197,7 +199,6 @@ impl Told {
     fn begin(&mut self, complete_at: BootTime) {
         if self.complete_at.replace(complete_at) != Some(complete_at) {
             self.targets.clear();
-            self.ignoring.clear();
         }
     }
 }

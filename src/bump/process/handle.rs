@@ -57,9 +57,15 @@ impl Handle {
         Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
     }
 
-    /// Whether it ignores a signal; none if it has ended.
-    pub fn ignores(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
-        Ok(if_there(self.folder.status(), target)?.map(|status| status.ignores(signal)))
+    /// Whether a signal would not reach it at present: it ignores it, or blocks it in each of its threads; none if it has
+    /// ended.
+    pub fn is_deaf(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
+        let Some(status) = if_there(self.folder.status(), target)? else { return Ok(None) };
+        if status.ignores(signal) || !status.blocks(signal) {
+            return Ok(Some(status.ignores(signal)));
+        }
+        let threads = if_there(self.folder.threads(), target)?;
+        Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
     }
 
     /// The real user of the process; none if it has ended.
