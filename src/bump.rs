@@ -8,7 +8,6 @@ mod bumper;
 mod changes;
 pub mod exec;
 pub mod governor;
-mod printable;
 pub mod url;
 
 use std::collections::BTreeMap;
@@ -61,6 +60,16 @@ pub struct Batch {
     pub changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
     /// When the last of them was on disk: a process that started later has read them all.
     pub complete_at: BootTime,
+    /// Even such a process is told, as it is to be of the first sync with `--initial-bump always`.
+    pub to_everybody: bool,
+}
+
+impl Batch {
+    /// Whether a process that was started at this moment is to be told.
+    #[must_use]
+    pub fn concerns(&self, started: BootTime) -> bool {
+        self.to_everybody || started < self.complete_at
+    }
 }
 
 /// Why a bump did not succeed. Its text is one line: what happened, to what, and what to do; never a credential, a body or
@@ -70,10 +79,16 @@ pub enum BumpError {
     /// It may succeed when it is tried again.
     #[error("{0}")]
     Failed(String),
+    /// So says the program: what it was told of is bad, and will be the next time.
+    #[error("{0}")]
+    Refused(String),
     /// There is nothing to bump yet; worth no warning, only patience.
     #[error("{0}")]
     Waiting(String),
 }
+
+/// The kinds of bump, as metrics name them.
+pub const KINDS: [&str; 4] = ["exec", "url", "restart", "signal"];
 
 /// What is to be bumped, in the order in which it is: hooks first, which may prepare what the program reads then.
 pub enum Action {
@@ -85,6 +100,16 @@ pub enum Action {
 }
 
 impl Action {
+    fn kind(&self) -> &'static str {
+        let [exec, url, restart, signal] = KINDS;
+        match self {
+            Self::Exec(_) => exec,
+            Self::Url(_) => url,
+            Self::Restart(_) => restart,
+            Self::SignalProgram(_) | Self::Signal(_) => signal,
+        }
+    }
+
     async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
         match self {
             Self::Exec(exec) => exec.bump(batch).await,

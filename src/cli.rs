@@ -12,20 +12,26 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::bump::signal::{Signal, Unhandled};
-use crate::config::{Config, InitialBump, Labels, Layout, Prune};
+use crate::config::{Config, InitialBump, Labels, Layout, Prune, PublishWay, Sandbox};
 use crate::object::Kind;
+use crate::telemetry::endpoints::Address;
 use crate::telemetry::{Format, Level};
 
+mod completions;
+mod k8s_sidecar;
+mod man;
 mod meant;
 #[cfg(test)]
 mod tests;
 mod usage;
 mod values;
 mod variables;
+mod verb;
 
 pub use usage::UsageError;
 use values::Words;
 use variables::Variables;
+use verb::Verb;
 
 const USAGE: &str = "configbump --dir DIR --labels SELECTOR [OPTIONS] [-- COMMAND [ARG...]]";
 
@@ -38,7 +44,7 @@ Lists take commas and may be repeated. A variable counts where its option is not
 
 /// Keeps a directory in step with the ConfigMaps and Secrets that a label selector picks.
 #[derive(Debug, Parser)]
-#[command(name = "configbump", version, override_usage = USAGE, after_help = EXAMPLE, max_term_width = 120)]
+#[command(name = "configbump", version, override_usage = USAGE, max_term_width = 120)]
 struct Cli {
     #[command(flatten)]
     objects: Objects,
@@ -46,6 +52,8 @@ struct Cli {
     source: Source,
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    publishing: PublishOptions,
     #[command(flatten)]
     pacing: Pacing,
     #[command(flatten)]
@@ -56,6 +64,8 @@ struct Cli {
     url: UrlArgs,
     #[command(flatten)]
     running: Running,
+    #[command(flatten)]
+    endpoints: Endpoints,
     #[command(flatten)]
     logging: Logging,
     /// Program to run once its files are there; it gets configbump's signals, and its exit code is configbump's
@@ -146,12 +156,40 @@ struct Files {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "All or nothing")]
+struct PublishOptions {
+    /// What goes live together, when nothing has changed for --settle
+    #[arg(long, env = "CONFIG_BUMP_PUBLISH", value_name = "WHAT", value_enum, default_value = "file")]
+    publish: PublishWay,
+    /// Command that has to accept the files before they go live, split into words as a shell does, but run without one; {}
+    /// stands for a directory with all of them
+    #[arg(long, env = "CONFIG_BUMP_CHECK", value_name = "COMMAND", value_parser = values::command)]
+    check: Option<Words>,
+    /// How long it may run
+    #[arg(long, env = "CONFIG_BUMP_CHECK_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    #[arg(default_value = "30s")]
+    check_timeout: Duration,
+    /// Bring the previous files back when the bump says that the new ones are bad: by the exit code of --exec, or a 4xx of --url
+    #[arg(long, env = "CONFIG_BUMP_ROLLBACK", default_value = "false", hide_default_value = true)]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(action = ArgAction::Set, value_parser = values::boolean)]
+    rollback: bool,
+    /// Hold the removal of more than this share of the files at once, or of the last one: 50% or 0.5
+    #[arg(long, env = "CONFIG_BUMP_MAX_DELETE", value_name = "SHARE", value_parser = values::share)]
+    max_delete: Option<f64>,
+    /// How long it is held; then it is carried out if the source still says so
+    #[arg(long, env = "CONFIG_BUMP_MAX_DELETE_HOLD", value_name = "TIME", value_parser = values::duration)]
+    #[arg(default_value = "5m")]
+    max_delete_hold: Duration,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Bump: tell a program that its files have changed")]
 struct Pacing {
-    /// Bump when nothing has changed for this long
+    /// Bump, or publish together, when nothing has changed for this long
     #[arg(long, env = "CONFIG_BUMP_SETTLE", value_name = "TIME", value_parser = values::duration, default_value = "100ms")]
     settle: Duration,
-    /// Bump at the latest this long after the first change
+    /// Do so at the latest this long after the first change
     #[arg(long, env = "CONFIG_BUMP_SETTLE_MAX", value_name = "TIME", value_parser = values::duration, default_value = "2s")]
     settle_max: Duration,
     /// The least time from one bump to the next
@@ -253,6 +291,17 @@ struct Running {
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(action = ArgAction::Set, value_parser = values::boolean)]
     once: bool,
+    /// Whether to limit itself by Landlock to writing DIR, and to reading what it needs
+    #[arg(long, env = "CONFIG_BUMP_SANDBOX", value_name = "WHETHER", value_enum, default_value = "auto")]
+    sandbox: Sandbox,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Endpoints")]
+struct Endpoints {
+    /// Serve /livez, /readyz, /metrics and /status at this address, such as :8080 or 127.0.0.1:8080
+    #[arg(long, env = "CONFIG_BUMP_LISTEN", value_name = "ADDRESS", value_parser = values::address)]
+    listen: Option<Address>,
 }
 
 #[derive(Debug, Args)]
@@ -271,7 +320,9 @@ struct Logging {
 pub enum Asked {
     /// Follow the objects.
     Run(Box<Config>),
-    /// Print this text, which is the help or the version, and end.
+    /// Say whether that would go well.
+    Examine(Box<Config>),
+    /// Print this text, such as the help or the version, and end.
     Print(String),
 }
 
@@ -285,15 +336,37 @@ pub fn parse(
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Asked, UsageError> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Verb::take(&mut arguments) {
+        Verb::Run => configured(arguments, variable, k8s_sidecar::Asked::default(), Asked::Run),
+        Verb::Doctor => configured(arguments, variable, k8s_sidecar::Asked::default(), Asked::Examine),
+        Verb::K8sSidecar => {
+            let asked = k8s_sidecar::Asked::read(&variable)?;
+            configured(arguments, variable, asked, Asked::Run)
+        }
+        Verb::Completions => completions::print(&arguments[1..]).map(Asked::Print),
+        Verb::Man => match &arguments[1..] {
+            [] => Ok(Asked::Print(man::page(&command()))),
+            _ => Err(UsageError("man stands alone; write `configbump man`".to_owned())),
+        },
+    }
+}
+
+/// What options and variables ask for.
+fn configured(
+    mut arguments: Vec<OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+    k8s_sidecar::Asked { options, notes }: k8s_sidecar::Asked,
+    ask: fn(Box<Config>) -> Asked,
+) -> Result<Asked, UsageError> {
     let mut variables = Variables::default();
     let read = typed(&arguments).and_then(|typed| {
-        variables = Variables::beside(&typed, variable);
+        variables = Variables::beside(&typed, variable, options);
         let program = arguments.len().min(1);
         arguments.splice(program..program, variables.as_arguments());
         Cli::from_arg_matches(&command().try_get_matches_from(&arguments)?)
     });
     match read {
-        Ok(cli) => cli.meant(&variables).map(Box::new).map(Asked::Run),
+        Ok(cli) => cli.meant(&variables).map(|config| ask(Box::new(Config { notes, ..config }))),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Ok(Asked::Print(error.to_string()))
         }
@@ -309,7 +382,7 @@ fn typed(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
 /// The options, with their variables in the help only. clap would look them up in the environment of the process, where
 /// a test cannot set them, and take an empty one for a value.
 fn command() -> Command {
-    Cli::command().mut_args(|arg| {
+    Cli::command().after_help(format!("{}\n\n{EXAMPLE}", verb::help())).mut_args(|arg| {
         let Some(variable) = variable_of(&arg) else { return arg };
         let help = format!("{} [env: {variable}]", arg.get_help().unwrap_or(&StyledStr::new()));
         arg.env(None).help(help)

@@ -14,6 +14,10 @@ use crate::bump::url::UrlConfig;
 use crate::child::ChildConfig;
 pub use crate::content::Modes;
 use crate::object::Kind;
+use crate::publish::brake::BrakeConfig;
+use crate::publish::check::CheckConfig;
+use crate::store::Publishing;
+use crate::telemetry::endpoints::Address;
 use crate::telemetry::{Format, Level};
 
 /// Everything that configbump was asked to do.
@@ -27,11 +31,25 @@ pub struct Config {
     pub folder_annotation: Option<String>,
     pub modes: Modes,
     pub prune: Prune,
+    pub publish: Publish,
     pub bump: Bump,
     /// Whether to end after the first sync.
     pub once: bool,
+    pub sandbox: Sandbox,
+    /// Where the endpoints are, if anywhere.
+    pub listen: Option<Address>,
     pub log_format: Format,
     pub log_level: Level,
+    /// What was asked for and cannot be had, a line each.
+    pub notes: Vec<String>,
+}
+
+impl Config {
+    /// Whether commands are run, which may leave orphans behind.
+    #[must_use]
+    pub fn starts_commands(&self) -> bool {
+        self.bump.exec.is_some() || self.bump.program.is_some() || self.publish.check.is_some()
+    }
 }
 
 /// Which objects are followed: those of the kinds and namespaces that the labels select or the names name.
@@ -86,6 +104,38 @@ pub struct ClusterConfig {
     pub kubeconfig: Option<PathBuf>,
     pub context: Option<String>,
     pub tls_verify: bool,
+}
+
+/// How changes go live.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    pub way: PublishWay,
+    /// What has to pass before.
+    pub check: Option<CheckConfig>,
+    /// Whether what the program refuses is taken back.
+    pub rollback: bool,
+    pub brake: Option<BrakeConfig>,
+    /// When a batch is complete.
+    pub pace: Pace,
+}
+
+impl Publish {
+    /// How batches go live, unless each change does at once.
+    #[must_use]
+    pub fn staged(&self) -> Option<Publishing> {
+        let set = self.way == PublishWay::Set;
+        let is_staged = set || self.check.is_some() || self.rollback;
+        is_staged.then_some(Publishing { set, keeps_good: self.rollback })
+    }
+}
+
+/// What goes live together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PublishWay {
+    /// Each file by itself
+    File,
+    /// All files of a batch, by one symlink, as in the volumes that kubelet makes
+    Set,
 }
 
 /// Who is told of changes, and when.
@@ -156,4 +206,13 @@ pub enum Prune {
     All,
     /// None
     Never,
+}
+
+/// Whether configbump gives up what it does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sandbox {
+    /// Where the kernel can, unless commands are run: they would inherit it
+    Auto,
+    /// No
+    Off,
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::path::RelPath;
@@ -103,6 +103,83 @@ pub(crate) fn remove_empty_folder(folder: BorrowedFd<'_>, name: &str) -> io::Res
     }
 }
 
+/// Gives a file a second name; where the file system has no room or no wish for that, nothing is done and the answer is no.
+pub(crate) fn link(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<bool> {
+    crash::point()?;
+    match rustix::fs::linkat(from, name, to, new_name, AtFlags::empty()) {
+        Ok(()) => Ok(true),
+        // Another user's file (`protected_hardlinks`, proc_sys_fs(5)); the most names that a file can have; FAT and the like.
+        Err(Errno::PERM | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a symlink.
+pub(crate) fn symlink(target: &str, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    crash::point()?;
+    Ok(rustix::fs::symlinkat(target, folder, name)?)
+}
+
+/// What a symlink says; nothing if no symlink stands there.
+pub(crate) fn read_link(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
+    crash::point()?;
+    match rustix::fs::readlinkat(folder, name, Vec::new()) {
+        Ok(target) => Ok(target.into_string().ok()),
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a regular file stands there.
+pub(crate) fn is_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    Ok(stat(folder, name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
+}
+
+fn stat(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<Stat>> {
+    crash::point()?;
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether two names are of one file; not if either is missing.
+pub(crate) fn is_same_file(a: BorrowedFd<'_>, name: &str, b: BorrowedFd<'_>, other: &str) -> io::Result<bool> {
+    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+    let (a, b) = (stat(a, name)?.map(identity), stat(b, other)?.map(identity));
+    Ok(a.is_some() && a == b)
+}
+
+/// Removes a folder with all that is in it, following no symlink; whether it was there.
+pub(crate) fn remove_tree(folder: BorrowedFd<'_>, name: &CStr, depth_max: u32) -> io::Result<bool> {
+    crash::point()?;
+    let tree = match rustix::fs::openat(folder, name, OFlags::RDONLY | FOLDER_FLAGS, Mode::empty()) {
+        Ok(tree) => tree,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::NOTDIR | Errno::LOOP) => return unlink(folder, name),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    entries(tree.as_fd(), |name, file_type| {
+        found.push((name.to_owned(), file_type));
+        Ok(())
+    })?;
+    for (name, file_type) in found {
+        if file_type == FileType::Directory && depth_max > 0 {
+            remove_tree(tree.as_fd(), &name, depth_max - 1)?;
+        } else {
+            unlink(tree.as_fd(), &*name)?;
+        }
+    }
+    crash::point()?;
+    match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Calls `each` for every entry of a folder but `.` and `..`.
 pub(crate) fn entries(
     folder: BorrowedFd<'_>,
@@ -146,6 +223,12 @@ pub(crate) mod crash {
     #[cfg(test)]
     pub fn after(steps: Option<u32>) {
         STEPS_LEFT.set(steps);
+    }
+
+    /// How many are left to happen.
+    #[cfg(test)]
+    pub fn left() -> Option<u32> {
+        STEPS_LEFT.get()
     }
 
     #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What sources tell the plan: what is there, what is gone, and when they have told everything.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::object::{Kind, Object, ObjectKey};
@@ -22,6 +23,20 @@ impl Scope {
         self.kind.is_none_or(|kind| kind == key.kind)
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
             && self.name.as_ref().is_none_or(|name| *name == key.name)
+    }
+}
+
+/// The resource and the namespace, as messages name it.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.map_or("objects", Kind::resource))?;
+        if let Some(name) = &self.name {
+            write!(f, " named {name}")?;
+        }
+        match &self.namespace {
+            Some(namespace) => write!(f, " in namespace {namespace}"),
+            None => f.write_str(" in all namespaces"),
+        }
     }
 }
 

@@ -10,12 +10,17 @@ pub mod config;
 // The pipeline.
 pub mod bump;
 pub mod plan;
+pub mod publish;
 pub mod run;
 pub mod source;
 pub mod store;
 
-// The program that configbump runs, if it was asked to.
+// The programs that configbump runs, if it was asked to: its own, and those that it waits for.
 pub mod child;
+pub mod command;
+
+// Whether all of that would go well.
+pub mod doctor;
 
 // What goes through it.
 pub mod content;
@@ -25,4 +30,9 @@ pub mod path;
 
 // What everybody needs.
 mod disk;
+mod printable;
 pub mod telemetry;
+
+// For tests.
+#[cfg(test)]
+mod fuzz;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use configbump::child;
 use configbump::cli::{self, Asked};
 use configbump::config::Config;
-use configbump::run::{RunError, run};
-use configbump::telemetry;
+use configbump::doctor;
+use configbump::run::{RunError, confine, run};
+use configbump::telemetry::{self, Recent};
+use tokio::runtime::Runtime;
 
 /// How many threads may read long answers of the server, or look up its name, at a time. There is none while nothing of
 /// that is to be done.
@@ -19,6 +21,10 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Asked::Run(config)) => run_as_asked(*config),
+        Ok(Asked::Examine(config)) => match examine(&config) {
+            Ok(is_well) => ExitCode::from(u8::from(!is_well)),
+            Err(error) => complain(&*error, 1),
+        },
         Ok(Asked::Print(text)) => match write!(std::io::stdout(), "{text}") {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error, 1),
@@ -28,8 +34,11 @@ fn main() -> ExitCode {
 }
 
 fn run_as_asked(config: Config) -> ExitCode {
+    if let Err(error) = confine::close_memory() {
+        return complain(&error, 1);
+    }
     // Before there is any thread: process 1 has nothing but its children to look after.
-    if config.bump.program.is_some()
+    if config.starts_commands()
         && let Some(ended) = child::init::serve_as_process_1()
     {
         return ended.map_or_else(|error| complain(&error, 1), ExitCode::from);
@@ -40,14 +49,27 @@ fn run_as_asked(config: Config) -> ExitCode {
     }
 }
 
-fn start(config: Config) -> Result<u8, RunError> {
-    telemetry::init(config.log_format, config.log_level);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(READER_THREADS_MAX)
-        .build()
-        .map_err(RunError::Runtime)?;
-    let outcome = runtime.block_on(run(config));
+fn runtime() -> Result<Runtime, RunError> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(READER_THREADS_MAX).build().map_err(RunError::Runtime)
+}
+
+fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
+    telemetry::init(config.log_format, config.log_level, None);
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(doctor::examine(config, &mut std::io::stdout()));
+    runtime.shutdown_background();
+    Ok(outcome?)
+}
+
+fn start(mut config: Config) -> Result<u8, RunError> {
+    let recent = Recent::default();
+    telemetry::init(config.log_format, config.log_level, config.listen.map(|_| &recent));
+    for note in std::mem::take(&mut config.notes) {
+        tracing::warn!("{note}");
+    }
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(run(config, recent));
     // A reader that waits for the server must not delay the end.
     runtime.shutdown_background();
     outcome

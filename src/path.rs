@@ -1,7 +1,9 @@
 //! Paths below the directory, checked: nothing an object says can lead out of it.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -87,12 +89,6 @@ impl RelPath {
         }
     }
 
-    /// Whether the other path is one of the folders above this one.
-    #[must_use]
-    pub fn is_below(&self, other: &Self) -> bool {
-        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.starts_with('/'))
-    }
-
     /// Every folder above the path, the topmost first: `a/b/c` gives `a`, `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
@@ -110,6 +106,16 @@ impl Borrow<str> for RelPath {
     fn borrow(&self) -> &str {
         &self.0
     }
+}
+
+/// What a map has for the paths below a folder.
+pub(crate) fn below<'a, T>(
+    paths: &'a BTreeMap<RelPath, T>,
+    folder: &str,
+) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
+    // `0` follows `/`, so this range is every path that begins with the folder and a slash.
+    let (from, to) = (format!("{folder}/"), format!("{folder}0"));
+    paths.range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str())))
 }
 
 #[cfg(test)]
@@ -155,9 +161,6 @@ mod tests {
         assert_eq!(path.split(), (Some("a/b"), "c"));
         assert_eq!(path.ancestors().collect::<Vec<_>>(), ["a", "a/b"]);
         assert_eq!(RelPath::parse("c")?.split(), (None, "c"));
-        for (other, is_below) in [("a", true), ("a/b", true), ("a/b/c", false), ("a/b/c/d", false), ("aa", false)] {
-            assert_eq!(path.is_below(&RelPath::parse(other)?), is_below, "{other}");
-        }
         Ok(())
     }
 }

@@ -142,6 +142,17 @@ impl Plan {
         self.claims.live()
     }
 
+    /// Whether a scope holds this object.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey) -> bool {
+        self.objects.get(key).is_some_and(|held| !held.holders.is_empty())
+    }
+
+    /// For every claim that waits: the path that is in its way, its winner, and the loser.
+    pub fn conflicts(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>, &Arc<ObjectKey>)> {
+        self.claims.conflicts()
+    }
+
     /// Whether an object claims this path: whatever is there, it is not for others to remove.
     #[must_use]
     pub fn is_claimed(&self, path: &str) -> bool {

@@ -1,6 +1,8 @@
 //! Wires source → plan → store, and alone knows the order of things.
 
+pub mod confine;
 mod end;
+mod removals;
 mod resync;
 #[cfg(test)]
 mod tests;
@@ -8,22 +10,28 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::end::End;
+use self::removals::Removals;
 use self::resync::Resync;
+use crate::bump::governor::Pace;
 use crate::bump::{self, Bumper, Changes};
 use crate::child::ChildError;
-use crate::config::{Config, InitialBump, Layout};
+use crate::config::{Config, InitialBump, Layout, Prune};
 use crate::event::{Event, Scope, ScopeId, What};
-use crate::object::ObjectKey;
-use crate::path::RelPath;
+use crate::object::{Kind, ObjectKey};
+use crate::path::{OWN_FOLDER, RelPath};
 use crate::plan::{Change, Notice, Places, Plan};
+use crate::publish::{Due, Progress, Publisher};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
+use crate::telemetry::endpoints::Endpoints;
+use crate::telemetry::{Conflict, Done, Hold, Picture, Recent, Telemetry};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
@@ -45,6 +53,10 @@ pub enum RunError {
     PassOn(io::Error),
     #[error("the command's supervisor has ended by itself; this is a bug, please report it")]
     SupervisorEnded,
+    #[error(
+        "--dir: {} or the folder {OWN_FOLDER} in it was removed or replaced while it was kept in step; it is made anew with the next start", dir.display()
+    )]
+    Displaced { dir: PathBuf },
     #[error("the source has ended by itself; this is a bug, please report it")]
     SourceEnded,
 }
@@ -62,12 +74,12 @@ impl RunError {
 }
 
 /// Keeps the directory in step until a signal asks to end, or the program that it runs has ended, or, with `once`, until
-/// it is in step. Gives the exit code.
+/// it is in step. `recent` are the log's last warnings, for `/status`. Gives the exit code.
 ///
 /// # Errors
 ///
 /// [`RunError`] when it cannot start, or the program cannot. Once it has, trouble is logged and outlasted.
-pub async fn run(config: Config) -> Result<u8, RunError> {
+pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
     let mut end = End::new(config.bump.program.as_ref().map(|(program, _)| program))?;
     // The source first: options that name no source must leave the directory alone.
     let source = tokio::select! {
@@ -75,36 +87,82 @@ pub async fn run(config: Config) -> Result<u8, RunError> {
         code = end.reached() => return code,
         source = Source::find(&config) => source?,
     };
-    let store = Store::open(&config.dir, config.modes, config.prune)?;
+    let publish = &config.publish;
+    let store = Store::open(&config.dir, config.modes, config.prune, publish.staged())?;
+    confine::confine(&config, &source, &store);
     let spool = store.spool();
-    let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes());
+    let mut publisher = store.is_staged().then(|| Publisher::new(publish.check.clone(), publish.pace));
+    if config.selection.kinds.contains(&Kind::Secret) {
+        publisher.iter_mut().for_each(Publisher::keep_output);
+    }
+    // What is never removed needs no brake.
+    let removals = Removals::new(publish.brake.filter(|_| config.prune != Prune::Never), publish.pace);
+    let mut endpoints = Endpoints::open(config.listen, source.scopes(), recent);
+    let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals);
+    pipeline.report_to(&endpoints.telemetry());
     let changes = Changes::default();
     // Dropping it ends what it runs.
     let mut bumping = JoinSet::new();
     if config.bump.is_wanted() {
         pipeline.tell(&changes, config.bump.initial);
-        let bumper = Bumper::new(bump::actions(config.bump.clone(), end.program()), changes.clone(), config.bump.pace);
+        // What is published together has settled before.
+        let settled = |pace| if publish.staged().is_some() { Pace { settle: Duration::ZERO, ..pace } } else { pace };
+        let pace = settled(config.bump.pace);
+        let bumper = Bumper::new(bump::actions(config.bump.clone(), end.program()), changes.clone(), pace)
+            .reporting_to(endpoints.telemetry());
         bumping.spawn(if config.once { bumper.impatient() } else { bumper }.run());
     }
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
-    source.run(&spool, &sender, &pipeline.resync.wakers());
+    source.run(&spool, &sender, &pipeline.resync.wakers(), &endpoints.telemetry());
     drop(sender);
     while !(config.once && pipeline.is_settled() && changes.is_told()) {
+        let is_complete = pipeline.is_complete();
         tokio::select! {
             biased;
             code = end.reached() => return code,
+            () = std::future::ready(()), if !pipeline.store.is_in_place() => {
+                return Err(RunError::Displaced { dir: config.dir });
+            }
             () = pipeline.resync.due() => pipeline.resync.ask(),
             () = changes.told() => pipeline.told(&changes),
+            () = changes.refused(), if publish.rollback => pipeline.roll_back(),
+            due = next(&mut pipeline.publisher, is_complete) => {
+                let to_check = pipeline.publish(due);
+                pipeline.publisher.iter_mut().zip(to_check).for_each(|(publisher, tree)| publisher.start_check(tree));
+            }
+            () = pipeline.removals.due(), if is_complete => pipeline.release_removals(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
                 None => return Err(RunError::SourceEnded),
             },
+            inquiry = endpoints.inquiry() => {
+                let picture = pipeline.picture(inquiry.lines_max);
+                inquiry.answer(picture);
+            }
         }
         if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
             program.start().await;
         }
     }
-    Ok(0)
+    Ok(pipeline.code_of_once())
+}
+
+/// What has become of changes so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    visible: usize,
+    staged: usize,
+    failed: usize,
+}
+
+impl Tally {
+    fn since(self, before: Self) -> Done {
+        Done {
+            touched: self.visible > before.visible,
+            staged: self.staged > before.staged,
+            failed: self.failed > before.failed,
+        }
+    }
 }
 
 /// Plan and store, and how they are doing.
@@ -116,20 +174,50 @@ struct Pipeline {
     in_sync: bool,
     /// Files changed since that was last said.
     changed: usize,
+    tally: Tally,
     /// Files that are to be removed once what may replace them is on disk.
-    put_off: Vec<(RelPath, Arc<ObjectKey>)>,
+    removals: Removals,
+    /// What is published together, if anything is.
+    publisher: Option<Publisher>,
+    /// Whether it has not been said yet that the directory is in step.
+    unsaid: bool,
     resync: Resync,
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
+    telemetry: Telemetry,
 }
 
 impl Pipeline {
     /// Begins with what an earlier run left in the store.
-    fn new(store: Store, layout: Layout, dir: &Path, scopes: Vec<Scope>) -> Self {
+    fn new(
+        store: Store,
+        layout: Layout,
+        dir: &Path,
+        scopes: Vec<Scope>,
+        publisher: Option<Publisher>,
+        removals: Removals,
+    ) -> Self {
         let resync = Resync::new(scopes.len());
+        let mut publisher = publisher;
+        if store.is_half_visible() {
+            publisher.iter_mut().for_each(Publisher::changed);
+        }
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
-        Self { plan, store, dir: dir.to_owned(), in_sync: false, changed: 0, put_off: Vec::new(), resync, bump: None }
+        Self {
+            plan,
+            store,
+            dir: dir.to_owned(),
+            in_sync: false,
+            changed: 0,
+            tally: Tally::default(),
+            removals,
+            publisher,
+            unsaid: true,
+            resync,
+            bump: None,
+            telemetry: Telemetry::default(),
+        }
     }
 
     /// From here on, notes what changes for somebody to be told of; and at once, if an earlier run has left something untold.
@@ -138,24 +226,41 @@ impl Pipeline {
         if self.store.is_untold() {
             tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
             changes.add_unknown();
+            self.telemetry.owes_a_bump();
         }
         self.bump = Some((changes.clone(), initial));
+    }
+
+    /// From here on, tells this how it goes.
+    fn report_to(&mut self, telemetry: &Telemetry) {
+        self.telemetry = telemetry.clone();
+        self.publisher.iter_mut().for_each(|publisher| publisher.report_to(telemetry));
     }
 
     /// Takes one event through the plan to the disk.
     fn take(&mut self, event: Event) {
         let scope = event.scope;
         let list_done = matches!(event.what, What::ListDone);
+        let about = self.telemetry.taking(&event);
         if matches!(event.what, What::ListStarted) {
             self.resync.list_started(scope);
         }
         let step = self.plan.step(event);
-        step.notices.iter().for_each(tell);
+        step.notices.iter().for_each(|notice| tell(notice, &self.telemetry));
         // In its first list a scope has not told yet who else may want a file.
         let hold_removals = !self.plan.is_synced(scope);
+        let before = self.tally;
         self.apply_all(scope, step.changes, hold_removals);
+        self.telemetry.taken(about.as_ref(), self.tally.since(before), |key| self.plan.holds(key));
         if list_done {
             self.list_done(scope);
+        }
+        self.report_if_in_step();
+    }
+
+    fn report_if_in_step(&self) {
+        if self.is_settled() && !self.is_all_held() {
+            self.telemetry.in_step();
         }
     }
 
@@ -164,48 +269,42 @@ impl Pipeline {
     fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, mut hold_removals: bool) {
         for change in changes {
             match change {
-                Change::Remove { path, owner, makes_way: false } if hold_removals => {
-                    self.put_off.push((path, owner));
+                Change::Remove { path, owner, makes_way: false } if hold_removals || self.removals.has_brake() => {
+                    self.removals.push(path, owner);
                 }
-                Change::Remove { .. } => drop(self.apply(scope, change)),
-                change => hold_removals |= !self.apply(scope, change),
+                Change::Remove { .. } => drop(self.apply(Some(scope), change)),
+                change => hold_removals |= !self.apply(Some(scope), change),
             }
         }
     }
 
     /// Removes what is put off but needed as a folder by this file, or has it as its folder.
-    fn make_way(&mut self, scope: ScopeId, path: &RelPath) {
-        let is_in_the_way = |(other, _): &mut (RelPath, _)| path.is_below(other) || other.is_below(path);
-        let in_the_way: Vec<_> = self.put_off.extract_if(.., is_in_the_way).collect();
-        for (path, owner) in in_the_way {
-            self.apply(scope, Change::Remove { path, owner, makes_way: true });
+    fn make_way(&mut self, path: &RelPath) {
+        for (path, owner) in self.removals.in_the_way_of(path) {
+            self.apply(None, Change::Remove { path, owner, makes_way: true });
         }
     }
 
-    /// Takes one step; whether it succeeded.
-    fn apply(&mut self, scope: ScopeId, change: Change) -> bool {
+    /// Takes one step, for an event of this scope; whether it succeeded.
+    fn apply(&mut self, scope: Option<ScopeId>, change: Change) -> bool {
         if let Change::Write { path, .. } | Change::Promote { path, .. } = &change {
-            self.make_way(scope, path);
+            self.make_way(path);
         }
         // What was kept aside, or is to be, may be another scope's.
-        let lost_by = if matches!(change, Change::Promote { .. } | Change::Demote { .. }) { None } else { Some(scope) };
+        let lost_by = scope.filter(|_| !matches!(change, Change::Promote { .. } | Change::Demote { .. }));
         let is_removal = matches!(change, Change::Remove { .. });
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
         match (self.store.apply(change), file) {
-            (Ok(effect @ (Effect::Written | Effect::Removed)), Some((path, owner))) => {
-                self.changed += 1;
-                if let (Some((changes, _)), Some(change)) = (&self.bump, effect.of_bump()) {
-                    changes.add(path.clone(), change, Arc::clone(&owner));
-                }
-                if self.plan.in_sync() {
-                    tracing::info!("{effect} {path} of {owner}");
-                } else {
-                    tracing::debug!("{effect} {path} of {owner}");
-                }
+            (Ok(Effect::Staged), _) => {
+                self.tally.staged += 1;
+                self.publisher.iter_mut().for_each(Publisher::changed);
             }
-            (Ok(_), _) => {}
+            (Ok(effect), Some((path, owner))) => self.has_changed(path, effect, owner),
+            (Ok(_), None) => {}
             (Err(error), file) => {
+                self.tally.failed += 1;
                 self.resync.failed(lost_by, &error);
+                self.telemetry.change_failed(&error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
                     self.plan.linger(path, owner);
                 }
@@ -215,37 +314,123 @@ impl Pipeline {
         true
     }
 
-    /// If every scope has completed a list, and nothing has failed, the directory holds what it should.
+    /// Notes what somebody may have to be told of.
+    fn has_changed(&mut self, path: RelPath, effect: Effect, owner: Arc<ObjectKey>) {
+        let Some(change) = effect.of_bump() else { return };
+        self.changed += 1;
+        self.tally.visible += 1;
+        match change {
+            bump::Effect::Written => self.telemetry.wrote(),
+            bump::Effect::Removed => self.telemetry.removed(),
+        }
+        // The first publish is of everything.
+        if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
+            tracing::info!("{effect} {path} of {owner}");
+        } else {
+            tracing::debug!("{effect} {path} of {owner}");
+        }
+        if let Some((changes, _)) = &self.bump {
+            changes.add(path, change, owner);
+        }
+    }
+
+    /// If every scope has completed a list, and nothing has failed, the directory holds what it should, or will when what
+    /// waits is published.
     fn list_done(&mut self, scope: ScopeId) {
         self.resync.list_done(scope);
         if !self.resync.is_settled() {
             return;
         }
-        for (path, owner) in std::mem::take(&mut self.put_off) {
-            if !self.plan.is_live(&path) {
-                self.apply(scope, Change::Remove { path, owner, makes_way: false });
-            }
+        let plan = &self.plan;
+        let confirmed = self.removals.confirm(|path| plan.is_live(path));
+        self.remove_all(confirmed);
+        self.release_removals();
+        if self.is_complete() {
+            self.remove_foreign();
+            self.unsaid |= !self.in_sync || self.changed > 0 || !self.publisher.iter().all(Publisher::is_at_rest);
+            self.say_in_sync();
         }
-        if !self.plan.in_sync() {
-            return;
+    }
+
+    /// Whether the source has told everything, and nothing of it is lost.
+    fn is_complete(&self) -> bool {
+        self.plan.in_sync() && self.resync.is_settled()
+    }
+
+    /// Carries out the removals that may be.
+    fn release_removals(&mut self) {
+        let plan = &self.plan;
+        let (files, _) = plan.counts();
+        let release = self.removals.release(|path| plan.is_live(path), files);
+        self.remove_all(release.go);
+        if release.ask {
+            self.resync.ask_all();
         }
+    }
+
+    fn remove_all(&mut self, removals: Vec<removals::Removal>) {
+        for (path, owner) in removals {
+            self.apply(None, Change::Remove { path, owner, makes_way: false });
+        }
+    }
+
+    fn remove_foreign(&mut self) {
         let plan = &self.plan;
         for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
             tracing::info!("removed {path}, which nobody selected");
             self.changed += 1;
+            self.telemetry.removed();
             self.bump.iter().for_each(|(changes, _)| changes.add_unknown());
         }
-        if !self.in_sync || self.changed > 0 {
-            let (objects, files) = self.plan.counts();
-            tracing::info!("in sync: {} holds {files} files of {objects} objects", self.dir.display());
+    }
+
+    /// Begins to publish, or goes on with it. Gives the tree that is to be checked before that goes on, if one is.
+    fn publish(&mut self, due: Due) -> Option<PathBuf> {
+        if due == Due::Begin {
+            self.release_removals();
         }
-        self.changed = 0;
+        let Progress { changes, to_check } = self.publisher.as_mut()?.go_on(&mut self.store, due);
+        self.have_gone_live(changes, false);
+        self.say_in_sync();
+        self.report_if_in_step();
+        to_check
+    }
+
+    /// Notes what has become visible together, or was taken back.
+    fn have_gone_live(&mut self, changes: Vec<(RelPath, Effect, Arc<ObjectKey>)>, taken_back: bool) {
+        self.telemetry.gone_live(
+            taken_back,
+            || self.store.staged().map(|(_, object, _)| Arc::clone(object)).collect(),
+            || changes.iter().map(|(_, _, owner)| Arc::clone(owner)).collect(),
+        );
+        changes.into_iter().for_each(|(path, effect, owner)| self.has_changed(path, effect, owner));
+    }
+
+    /// The program says that what is live is bad.
+    fn roll_back(&mut self) {
+        let Some(publisher) = &mut self.publisher else { return };
+        match publisher.roll_back(&mut self.store) {
+            Ok(changes) => self.have_gone_live(changes, true),
+            Err(error) => tracing::warn!("{error}; the files stay as they are"),
+        }
+    }
+
+    /// Says so once everything is live, but for what is held back; the first time the bump begins with that.
+    fn say_in_sync(&mut self) {
+        if !self.unsaid || !self.is_complete() || !self.publisher.iter().all(Publisher::is_at_rest) {
+            return;
+        }
+        let (files, objects) = self.plan.counts();
+        let held = self.publisher.iter().flat_map(Publisher::held).count();
+        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        tracing::info!("in sync: {} holds {files} files of {objects} objects{but}", self.dir.display());
+        (self.unsaid, self.changed) = (false, 0);
         if !std::mem::replace(&mut self.in_sync, true)
             && let Some((changes, initial)) = &self.bump
         {
             match initial {
                 InitialBump::Auto => {}
-                InitialBump::Always => changes.add_unknown(),
+                InitialBump::Always => changes.add_for_everybody(),
                 InitialBump::Never => changes.forget(),
             }
             changes.release();
@@ -263,17 +448,58 @@ impl Pipeline {
     }
 
     fn is_settled(&self) -> bool {
-        self.in_sync && self.resync.is_settled()
+        self.in_sync && self.resync.is_settled() && self.publisher.iter().all(Publisher::is_at_rest)
+    }
+
+    /// What `--once` ends with: a directory in which nothing is live because all is held back is no success.
+    fn code_of_once(&self) -> u8 {
+        self.is_all_held().into()
+    }
+
+    fn is_all_held(&self) -> bool {
+        let is_held = self.publisher.iter().any(|publisher| publisher.held().next().is_some());
+        is_held && self.store.count_owned() == 0
+    }
+
+    /// What somebody asks for who looks.
+    fn picture(&self, lines_max: usize) -> Picture {
+        let first_conflicts = self.plan.conflicts().take(lines_max);
+        let held = || self.publisher.iter().flat_map(Publisher::held);
+        let hold = |(object, why): (&Arc<ObjectKey>, &str)| Hold {
+            object: Arc::clone(object),
+            why: why.to_owned(),
+            output: self.publisher.iter().flat_map(|publisher| publisher.output(object)).cloned().collect(),
+        };
+        Picture {
+            files: self.store.count_owned(),
+            conflicts: self.plan.conflicts().count(),
+            first_conflicts: first_conflicts.map(|(path, winner, loser)| Conflict::new(path, winner, loser)).collect(),
+            held_objects: held().count(),
+            first_holds: held().take(lines_max).map(hold).collect(),
+            held_removals: self.removals.held(),
+            bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
+        }
     }
 }
 
-fn tell(notice: &Notice) {
+/// When the publisher, if there is one, has something to do; it may begin only when the source has told everything.
+async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
+    match publisher {
+        Some(publisher) => publisher.next(may_begin).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(notice: &Notice, telemetry: &Telemetry) {
     match notice {
         Notice::Conflict { path, winner, loser } => {
             tracing::warn!(
                 "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
             );
         }
-        Notice::Refused { object, why } => tracing::warn!("{object} is not followed as it asks: {why}"),
+        Notice::Refused { object, why } => {
+            tracing::warn!("{object} is not followed as it asks: {why}");
+            telemetry.refused(object, why);
+        }
     }
 }

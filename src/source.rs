@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod manifests;
 pub mod selector;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -17,6 +18,7 @@ use self::manifests::{Manifests, ManifestsError};
 use crate::config::{Config, SourceConfig};
 use crate::content::Spool;
 use crate::event::{Event, Scope};
+use crate::telemetry::Telemetry;
 
 /// A source that was found and does nothing yet.
 pub enum Source {
@@ -62,6 +64,25 @@ impl Source {
         })
     }
 
+    /// Whether it runs programs.
+    #[must_use]
+    pub fn starts_commands(&self) -> bool {
+        match self {
+            Self::Cluster(cluster) => cluster.starts_commands(),
+            Self::Manifests(_) => false,
+        }
+    }
+
+    /// The files and folders that it may read later, or `None` if that cannot be told: a link to manifests may be turned to
+    /// any place.
+    #[must_use]
+    pub fn reads(&self) -> Option<Vec<PathBuf>> {
+        match self {
+            Self::Cluster(cluster) => Some(cluster.reads()),
+            Self::Manifests(_) => None,
+        }
+    }
+
     /// What it follows, each with lists of its own.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
@@ -73,9 +94,9 @@ impl Source {
 
     /// Reports from here on, by tasks of its own, until the receiver of the events is gone. A permit of the `resync` at a
     /// scope's place makes it report everything of that scope again.
-    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
+    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>], telemetry: &Telemetry) {
         match self {
-            Self::Cluster(cluster) => cluster.run(spool, events, resync),
+            Self::Cluster(cluster) => cluster.run(spool, events, resync, telemetry),
             Self::Manifests(manifests) => {
                 let resync = resync.first().cloned().unwrap_or_default();
                 tokio::spawn(manifests.run(spool.clone(), events.clone(), resync));

@@ -8,41 +8,55 @@
 //! 4. The file is recorded as configbump's, and that somebody is to be told of a change.
 //! 5. The temporary file is renamed over the file.
 //!
+//! With a stage, what follows step 2 is left to [`Store::publish`]; its description, in `store/publish.rs`, goes on there.
+//!
 //! A file is removed first and struck from the record then, so that a kill in between only leaves a line too many. Nothing
 //! is synced to the medium: after a power failure the next start compares every file by its content.
 
+mod adopt;
+mod aside;
+mod examine;
 mod foreign;
+mod generation;
+mod publish;
 mod record;
+mod rollback;
+mod stage;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
+pub use self::examine::{Examined, examine};
 use self::foreign::Removal;
+pub use self::publish::{Candidate, Published, Publishing};
+use self::publish::{DATA, Staging};
 use self::record::Record;
+pub use self::rollback::TakenBack;
+use self::stage::Staged;
 use crate::bump;
 use crate::config::Prune;
 use crate::content::{Body, Content, Digest, Modes, Spool, Spooled, TEMPORARY_PREFIX};
 use crate::disk::{self, Place};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
-use crate::plan::{Change, ClaimId};
-
-/// The prefix of the names, in the store's own folder, of contents kept aside.
-const PARKED_PREFIX: &str = "parked-";
+use crate::plan::Change;
 
 /// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
 const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
+
+/// How many folders one in another are removed from configbump's own folder, where none should be.
+const PLANTED_DEPTH_MAX: u32 = 64;
 
 /// The directory, its record, and the permissions of what comes.
 #[derive(Debug)]
@@ -55,6 +69,8 @@ pub struct Store {
     record: Record,
     modes: Modes,
     prune: Prune,
+    /// What waits to be published, unless every change is at once.
+    staging: Option<Staging>,
     /// What `--prune all` could not remove when it tried last, and why.
     foreign_kept: BTreeMap<String, String>,
 }
@@ -66,6 +82,8 @@ pub enum Effect {
     Written,
     /// The file is gone.
     Removed,
+    /// It waits to be published.
+    Staged,
     /// No file changed.
     Nothing,
 }
@@ -93,11 +111,12 @@ pub struct ChangeError {
 }
 
 impl Store {
-    /// Opens the directory, makes it if it is missing, and clears away what a killed run left half-done.
+    /// Opens the directory, makes it if it is missing, and clears away what a killed run left half-done. Changes are at once,
+    /// or wait to be published in this way.
     ///
     /// # Errors
     /// When it cannot be made or written, or when another configbump has it.
-    pub fn open(dir: &Path, modes: Modes, prune: Prune) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, modes: Modes, prune: Prune, publishing: Option<Publishing>) -> Result<Self, OpenError> {
         let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
         let root = open_root(dir)?;
         let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
@@ -111,10 +130,36 @@ impl Store {
         let spool = Spool::new(Arc::clone(&own), modes);
         clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
-        let mut store =
-            Self { dir: dir.to_owned(), root, own, spool, record, modes, prune, foreign_kept: BTreeMap::new() };
+        let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
+        let mut store = Self { dir: dir_shown, root, own, spool, record, modes, prune, staging: None, foreign_kept };
+        // First what is empty and in the way of a file, at last what has become so.
+        store.remove_unused_folders().map_err(in_dir)?;
+        store.go_on(publishing).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::ISDIR) => OpenError::Write { dir: dir.join(DATA), error },
+            _ => in_dir(error),
+        })?;
         store.remove_unused_folders().map_err(in_dir)?;
         Ok(store)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Whether the directory is still the one that was opened, and configbump's own folder still in it. Else nothing that is
+    /// written would be seen there.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let is_linked = |stat: rustix::fs::Stat| stat.st_nlink > 0;
+        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        match (rustix::fs::stat(&self.dir), rustix::fs::fstat(&self.root)) {
+            (Err(Errno::NOENT | Errno::NOTDIR), _) => false,
+            (Ok(named), Ok(opened)) if identity(named) != identity(opened) => false,
+            // Where it cannot be told, a change says what is wrong.
+            _ => rustix::fs::fstat(&*self.own).map_or(true, is_linked),
+        }
     }
 
     /// What sources put values in.
@@ -126,6 +171,12 @@ impl Store {
     /// Every file that configbump wrote and has not removed, and the object that it was written for.
     pub fn owned(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>)> {
         self.record.owned()
+    }
+
+    /// How many files those are.
+    #[must_use]
+    pub fn count_owned(&self) -> usize {
+        self.record.count_owned()
     }
 
     /// From here on, it is recorded that a file changed, before it does, until [`Store::told`]: a bump outlives a kill.
@@ -146,6 +197,7 @@ impl Store {
     /// When the disk does not let it; then they are told once more after a restart.
     pub fn told(&mut self) -> Result<(), ChangeError> {
         let path = self.dir.join(OWN_FOLDER);
+        self.note_good();
         self.record.told().map_err(|error| ChangeError { verb: "write the record in", path, error })
     }
 
@@ -159,7 +211,7 @@ impl Store {
             move |error| ChangeError { verb, path, error }
         };
         let parked_error = |verb, claim| {
-            let path = self.dir.join(OWN_FOLDER).join(parked_name(claim));
+            let path = self.dir.join(OWN_FOLDER).join(aside::name(claim));
             move |error| ChangeError { verb, path, error }
         };
         match change {
@@ -171,21 +223,23 @@ impl Store {
                 let error = error("write", &path);
                 self.promote(&path, &owner, claim, digest).map_err(error)
             }
-            Change::Remove { path, makes_way, .. } => {
+            Change::Remove { path, owner, makes_way } => {
                 let error = error("remove", &path);
-                self.remove(&path, makes_way).map_err(error)
+                self.remove(&path, &owner, makes_way).map_err(error)
             }
             Change::Demote { path, owner, claim, digest } => {
                 let error = error("keep a copy of", &path);
-                self.demote(&path, owner.kind, claim, digest).map_err(error)
+                self.demote(&path, owner.kind, claim, digest).map_err(error)?;
+                Ok(Effect::Nothing)
             }
             Change::Park { claim, owner, content } => {
                 let error = parked_error("write", claim);
-                self.park(claim, owner.kind, content).map_err(error)
+                self.park(claim, owner.kind, content).map_err(error)?;
+                Ok(Effect::Nothing)
             }
             Change::Drop { claim } => {
                 let error = parked_error("remove", claim);
-                disk::unlink(self.own.as_fd(), parked_name(claim).as_str()).map_err(error)?;
+                disk::unlink(self.own.as_fd(), aside::name(claim).as_str()).map_err(error)?;
                 Ok(Effect::Nothing)
             }
         }
@@ -194,13 +248,40 @@ impl Store {
     /// The steps of the module's description, by their numbers.
     fn write(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, content: Content) -> io::Result<Effect> {
         // 1.
-        if self.is_present(path, &content.digest)? {
-            self.record.own(path, owner)?;
-            return Ok(Effect::Nothing);
+        if let Some(effect) = self.settled_as(path, owner, &content.digest)? {
+            return Ok(effect);
         }
         // 2.
         let temporary = self.temporary(owner.kind, content.body)?;
+        if self.is_staged() {
+            self.stage_file(path, owner, temporary, content.digest);
+            return Ok(Effect::Staged);
+        }
         self.put_in_place(path, owner, |place| temporary.publish(place.folder(), place.name))
+    }
+
+    /// If a path has this content already, or is to have it, it is this object's from here on, and nothing else is to be done.
+    fn settled_as(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, digest: &Digest) -> io::Result<Option<Effect>> {
+        if let Some(staging) = &mut self.staging {
+            if staging.stage.has(path, owner, digest) {
+                return Ok(Some(Effect::Staged));
+            }
+            if staging.stage.trying.contains(path) {
+                return Ok(None);
+            }
+        }
+        if !self.is_present(path, digest)? {
+            return Ok(None);
+        }
+        self.record.own(path, owner)?;
+        let took_back = self.staging.as_mut().is_some_and(|staging| staging.stage.take_back(path));
+        Ok(Some(if took_back { Effect::Staged } else { Effect::Nothing }))
+    }
+
+    fn stage_file(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, file: Spooled, digest: Digest) {
+        if let Some(staging) = &mut self.staging {
+            staging.stage.put(path, owner, Some((file, digest)));
+        }
     }
 
     /// Steps 3 to 5, for a temporary file or one that was kept aside.
@@ -212,10 +293,8 @@ impl Store {
     ) -> io::Result<Effect> {
         // 3.
         self.make_folders(path)?;
+        self.warn_if_foreign(path, owner)?;
         let place = Place::open(self.root.as_fd(), path)?;
-        if !self.record.owns(path.as_str()) && disk::open_file(place.folder(), place.name)?.is_some() {
-            tracing::warn!("{path} was not written by configbump and is replaced, for {owner} claims it");
-        }
         // 4.
         self.record.own(path, owner)?;
         self.record.untold()?;
@@ -224,18 +303,39 @@ impl Store {
         Ok(Effect::Written)
     }
 
+    fn warn_if_foreign(&self, path: &RelPath, owner: &ObjectKey) -> io::Result<()> {
+        if !self.record.owns(path.as_str()) && generation::regular(self.root.as_fd(), path)?.is_some() {
+            tracing::warn!("{path} was not written by configbump and is replaced, for {owner} claims it");
+        }
+        Ok(())
+    }
+
+    /// The file as the plan knows it: what is staged for its path, else what is there.
+    fn newest(&self, path: &RelPath) -> io::Result<Option<File>> {
+        match self.staging.as_ref().and_then(|staging| staging.stage.get(path)) {
+            Some(Staged { file: Some((file, _)), .. }) => file.open(),
+            Some(_) => Ok(None),
+            None => self.present(path),
+        }
+    }
+
     /// The regular file at a path, if there is one.
     fn present(&self, path: &RelPath) -> io::Result<Option<File>> {
+        if let Some(staging) = self.staging.as_ref().filter(|staging| staging.is_set()) {
+            return staging.file(path);
+        }
         match Place::open(self.root.as_fd(), path) {
             Ok(place) => disk::open_file(place.folder(), place.name),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // What is in the way may be about to go.
+            Err(error) if self.is_staged() && generation::is_absence(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn is_present(&self, path: &RelPath, digest: &Digest) -> io::Result<bool> {
         match self.present(path)? {
-            Some(mut file) => digest.is_of(&mut file),
+            Some(mut file) => Ok(digest.is_of(&mut file)? && self.is_visible(path)?),
             None => Ok(false),
         }
     }
@@ -274,54 +374,27 @@ impl Store {
         Ok(())
     }
 
-    fn park(&self, claim: ClaimId, kind: Kind, content: Content) -> io::Result<Effect> {
-        self.temporary(kind, content.body)?.publish(self.own.as_fd(), &parked_name(claim))?;
-        Ok(Effect::Nothing)
-    }
-
-    /// Copies the file aside, rather than moving it: there is no moment without it.
-    fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId, digest: Option<Digest>) -> io::Result<Effect> {
-        let Some(mut file) = self.present(path)? else { return Err(io::ErrorKind::NotFound.into()) };
-        let Some(digest) = known(&mut file, digest)? else {
-            return Err(io::Error::other("it has been changed, so there is no copy to keep"));
-        };
-        file.rewind()?;
-        let (temporary, mut copy) = self.spool.create(self.modes.of(kind))?;
-        disk::crash::point()?;
-        io::copy(&mut file.take(digest.len_bytes), &mut copy)?;
-        temporary.publish(self.own.as_fd(), &parked_name(claim))?;
-        Ok(Effect::Nothing)
-    }
-
-    fn promote(
-        &mut self,
-        path: &RelPath,
-        owner: &Arc<ObjectKey>,
-        claim: ClaimId,
-        digest: Option<Digest>,
-    ) -> io::Result<Effect> {
-        let name = parked_name(claim);
-        let Some(mut parked) = disk::open_file(self.own.as_fd(), &name)? else {
-            return Err(io::Error::other(format!("what was kept aside of {owner} is gone")));
-        };
-        let Some(digest) = known(&mut parked, digest)? else {
-            return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
-        };
-        if self.is_present(path, &digest)? {
-            self.record.own(path, owner)?;
-            disk::unlink(self.own.as_fd(), name.as_str())?;
-            return Ok(Effect::Nothing);
+    fn remove(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, makes_way: bool) -> io::Result<Effect> {
+        let stays = self.prune == Prune::Never && !makes_way;
+        match &mut self.staging {
+            Some(staging) if !stays && (self.record.owns(path.as_str()) || staging.stage.trying.contains(path)) => {
+                staging.stage.put(path, owner, None);
+                Ok(Effect::Staged)
+            }
+            Some(staging) => {
+                let took_back = staging.stage.take_back(path);
+                Ok(if took_back { Effect::Staged } else { Effect::Nothing })
+            }
+            // It stays recorded: it is still a file that configbump wrote.
+            None if stays => Ok(Effect::Nothing),
+            None => {
+                self.record.untold()?;
+                self.remove_file(path)
+            }
         }
-        let own = Arc::clone(&self.own);
-        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))
     }
 
-    fn remove(&mut self, path: &RelPath, makes_way: bool) -> io::Result<Effect> {
-        // It stays recorded: it is still a file that configbump wrote.
-        if self.prune == Prune::Never && !makes_way {
-            return Ok(Effect::Nothing);
-        }
-        self.record.untold()?;
+    fn remove_file(&mut self, path: &RelPath) -> io::Result<Effect> {
         let removed = match Place::open(self.root.as_fd(), path) {
             Ok(place) => match disk::unlink(place.folder(), place.name) {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
@@ -379,8 +452,12 @@ impl Store {
         if self.prune != Prune::All {
             return Vec::new();
         }
-        let Removal { removed, kept } =
-            foreign::remove(self.root.as_fd(), |path| is_claimed(path) || self.record.owns(path));
+        let is_of_set = |path: &str| {
+            self.staging.as_ref().is_some_and(Staging::is_set)
+                && (path == DATA || self.record.generations().any(|name| name == path))
+        };
+        let is_ours = |path: &str| is_claimed(path) || self.record.owns(path) || is_of_set(path);
+        let Removal { removed, kept } = foreign::remove(self.root.as_fd(), is_ours);
         for (path, why) in kept.iter().filter(|(path, why)| self.foreign_kept.get(*path) != Some(*why)) {
             tracing::warn!("cannot remove {path}, which nobody selected: {why}");
         }
@@ -394,15 +471,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         // Where there are no locks there is none to give up.
         let _ = rustix::fs::flock(&*self.own, FlockOperation::Unlock);
-    }
-}
-
-/// The digest of a file that should have this one; nothing if it has another. What an earlier run wrote may have any, but is
-/// not larger than what a source can have had.
-fn known(file: &mut File, digest: Option<Digest>) -> io::Result<Option<Digest>> {
-    match digest {
-        Some(digest) => Ok(digest.is_of(file)?.then_some(digest)),
-        None => Digest::of(file, UNKNOWN_BYTES_MAX),
     }
 }
 
@@ -420,10 +488,6 @@ fn remedy(error: &io::Error) -> &'static str {
         }
         _ => "",
     }
-}
-
-fn parked_name(claim: ClaimId) -> String {
-    format!("{PARKED_PREFIX}{claim}")
 }
 
 fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
@@ -447,17 +511,18 @@ fn lock(own: &OwnedFd, dir: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Removes what a killed run left half-done, and folders that somebody put where files of configbump's own belong.
 fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
     let mut leftovers = Vec::new();
-    disk::entries(own, |name, _| {
-        if let Ok(name) = name.to_str()
-            && (name.starts_with(TEMPORARY_PREFIX) || name.starts_with(PARKED_PREFIX))
-        {
-            leftovers.push(name.to_owned());
+    disk::entries(own, |entry, file_type| {
+        let name = entry.to_bytes();
+        let is_temporary = name.starts_with(TEMPORARY_PREFIX.as_bytes()) || name.starts_with(aside::PREFIX.as_bytes());
+        if is_temporary || (name == record::NAME.as_bytes() && file_type == FileType::Directory) {
+            leftovers.push(entry.to_owned());
         }
         Ok(())
     })?;
-    leftovers.iter().try_for_each(|name| disk::unlink(own, name.as_str()).map(drop))
+    leftovers.iter().try_for_each(|name| disk::remove_tree(own, name, PLANTED_DEPTH_MAX).map(drop))
 }
 
 impl Effect {
@@ -467,7 +532,7 @@ impl Effect {
         match self {
             Self::Written => Some(bump::Effect::Written),
             Self::Removed => Some(bump::Effect::Removed),
-            Self::Nothing => None,
+            Self::Staged | Self::Nothing => None,
         }
     }
 }
@@ -477,6 +542,7 @@ impl fmt::Display for Effect {
         f.write_str(match self {
             Self::Written => "wrote",
             Self::Removed => "removed",
+            Self::Staged => "staged",
             Self::Nothing => "left",
         })
     }

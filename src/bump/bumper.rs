@@ -4,6 +4,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::governor::{Again, Governor, Pace};
 use super::{Action, Batch, BumpError, Changes};
+use crate::telemetry::{Outcome, Telemetry};
 
 /// Tells the actions of every change.
 pub struct Bumper {
@@ -16,12 +17,21 @@ pub struct Bumper {
     logged: Option<BumpError>,
     /// Whether a target that is not there is waited for.
     patient: bool,
+    telemetry: Telemetry,
 }
 
 impl Bumper {
     #[must_use]
     pub fn new(actions: Vec<Action>, changes: Changes, pace: Pace) -> Self {
-        Self { actions, changes, governor: Governor::new(pace), telling: None, logged: None, patient: true }
+        let (governor, telemetry) = (Governor::new(pace), Telemetry::default());
+        Self { actions, changes, governor, telling: None, logged: None, patient: true, telemetry }
+    }
+
+    /// Tells this how it goes.
+    #[must_use]
+    pub fn reporting_to(self, telemetry: Telemetry) -> Self {
+        telemetry.will_bump(self.actions.iter().map(Action::kind));
+        Self { telemetry, ..self }
     }
 
     /// A target that is not there, or not ready, is not waited for: nobody else will come.
@@ -50,23 +60,33 @@ impl Bumper {
                 for (path, change) in untold.changes {
                     batch.changes.entry(path).or_insert(change);
                 }
+                batch.to_everybody |= untold.to_everybody;
             }
             self.telling = Some((batch, 0));
             self.logged = None;
+            self.telemetry.telling();
         }
         let Some((batch, told)) = &mut self.telling else { return };
         for action in &mut self.actions[*told..] {
-            if let Err(error) = action.bump(batch).await {
+            let began = Instant::now();
+            let bumped = action.bump(batch).await;
+            self.telemetry.bumped(action.kind(), Outcome::of(&bumped), began.elapsed());
+            if let Err(error) = bumped {
                 if let (false, BumpError::Waiting(what)) = (self.patient, &error) {
                     tracing::info!("{what}; nobody is bumped");
                     *told += 1;
                     continue;
                 }
                 let why = match error {
+                    BumpError::Refused(_) => {
+                        self.changes.refuse();
+                        Again::Failed
+                    }
                     BumpError::Failed(_) => Again::Failed,
                     BumpError::Waiting(_) => Again::Waiting,
                 };
                 let wait = self.governor.again(why, Instant::now());
+                self.telemetry.not_told((why == Again::Failed).then_some(&error));
                 if self.logged.as_ref() == Some(&error) {
                     tracing::debug!("{error}; next try in {} ms", wait.as_millis());
                 } else if why == Again::Waiting {
@@ -81,6 +101,18 @@ impl Bumper {
         }
         self.telling = None;
         self.governor.succeeded(Instant::now());
+        self.telemetry.told();
         self.changes.done();
+    }
+}
+
+impl Outcome {
+    fn of(bumped: &Result<(), BumpError>) -> Self {
+        match bumped {
+            Ok(()) => Self::Succeeded,
+            Err(BumpError::Failed(_)) => Self::Failed,
+            Err(BumpError::Refused(_)) => Self::Refused,
+            Err(BumpError::Waiting(_)) => Self::Waiting,
+        }
     }
 }

@@ -20,18 +20,33 @@ struct Shared {
     added: Notify,
     /// Wakes whoever waits for everything to be told.
     told: Notify,
+    /// Wakes whoever waits for a program that says that the files are bad.
+    refused: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether anything is to be told, be it only that something changed.
-    any: bool,
+    /// Something is to be told, be it only that something changed.
+    news: Option<News>,
     changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
-    complete_at: Option<BootTime>,
     /// Whether the first sync is on disk. Until then nothing is told.
     released: bool,
     /// Whether the bumper has taken something that it has not told yet.
     telling: bool,
+}
+
+/// As in [`Batch`].
+#[derive(Debug)]
+struct News {
+    complete_at: BootTime,
+    to_everybody: bool,
+}
+
+impl State {
+    fn add(&mut self, to_everybody: bool) {
+        let to_everybody = to_everybody || self.news.as_ref().is_some_and(|news| news.to_everybody);
+        self.news = Some(News { complete_at: BootTime::now(), to_everybody });
+    }
 }
 
 impl Changes {
@@ -39,38 +54,36 @@ impl Changes {
     pub fn add(&self, path: RelPath, effect: Effect, owner: Arc<ObjectKey>) {
         let mut state = self.state();
         state.changes.insert(path, (effect, owner));
-        state.any = true;
-        state.complete_at = Some(BootTime::now());
-        if state.released {
-            self.0.added.notify_one();
-        }
+        state.add(false);
+        self.wake(&state);
     }
 
-    /// Notes that something changed in an earlier run, or is to be told as if.
+    /// Has everybody bumped, whenever they were started, and even if nothing has changed.
+    pub fn add_for_everybody(&self) {
+        let mut state = self.state();
+        state.add(true);
+        self.wake(&state);
+    }
+
+    /// Notes that something changed in an earlier run, or nobody knows what.
     pub fn add_unknown(&self) {
         let mut state = self.state();
-        state.any = true;
-        state.complete_at = Some(BootTime::now());
-        if state.released {
-            self.0.added.notify_one();
-        }
+        state.add(false);
+        self.wake(&state);
     }
 
     /// The first sync is on disk: what has changed may be told from here on.
     pub fn release(&self) {
         let mut state = self.state();
-        if !state.released {
-            state.released = true;
-            if state.any {
-                self.0.added.notify_one();
-            }
+        if !std::mem::replace(&mut state.released, true) {
+            self.wake(&state);
         }
     }
 
     /// Forgets what has changed so far.
     pub fn forget(&self) {
         let mut state = self.state();
-        state.any = false;
+        state.news = None;
         state.changes.clear();
     }
 
@@ -78,12 +91,24 @@ impl Changes {
     #[must_use]
     pub fn is_told(&self) -> bool {
         let state = self.state();
-        !state.any && !state.telling
+        state.news.is_none() && !state.telling
     }
 
     /// Waits until something has been told.
     pub async fn told(&self) {
         self.0.told.notified().await;
+    }
+
+    /// The program says that what was taken is bad. If something has changed since, that is told first.
+    pub(super) fn refuse(&self) {
+        if self.state().news.is_none() {
+            self.0.refused.notify_one();
+        }
+    }
+
+    /// Waits until the program says that the files are bad.
+    pub async fn refused(&self) {
+        self.0.refused.notified().await;
     }
 
     /// Waits until something was added.
@@ -94,18 +119,22 @@ impl Changes {
     /// Takes what there is. It counts as being told until [`Changes::done`].
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.state();
-        if !std::mem::take(&mut state.any) {
-            return None;
-        }
+        let News { complete_at, to_everybody } = state.news.take()?;
         state.telling = true;
-        let complete_at = state.complete_at.unwrap_or_else(BootTime::now);
-        Some(Batch { changes: std::mem::take(&mut state.changes), complete_at })
+        Some(Batch { changes: std::mem::take(&mut state.changes), complete_at, to_everybody })
     }
 
     /// What was taken has been told.
     pub(super) fn done(&self) {
         self.state().telling = false;
         self.0.told.notify_one();
+    }
+
+    /// Wakes the bumper if there is something that may be told.
+    fn wake(&self, state: &State) {
+        if state.released && state.news.is_some() {
+            self.0.added.notify_one();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -108,9 +108,9 @@ pub fn find(spec: &TargetSpec, is_helper: &dyn Fn(u32) -> bool) -> Result<Vec<Ta
 }
 
 fn nobody(spec: &TargetSpec, is_alone: bool) -> BumpError {
-    let mounts = std::fs::read("/proc/self/mounts").unwrap_or_default();
-    BumpError::Waiting(if is_hiding(&String::from_utf8_lossy(&mounts)) {
-        format!("no {spec} can be seen: {HIDDEN}")
+    BumpError::Waiting(if is_hiding() {
+        // To some it hides nothing: root, and the group that it was told of.
+        format!("no {spec} can be seen, perhaps because {HIDDEN}")
     } else if is_alone {
         format!(
             "no {spec} can be seen, nor any that is not configbump's own: if it is in another container, share the \
@@ -121,8 +121,14 @@ fn nobody(spec: &TargetSpec, is_alone: bool) -> BumpError {
     })
 }
 
+/// Whether `/proc` hides the processes of other users.
+pub(crate) fn is_hiding() -> bool {
+    let mounts = std::fs::read("/proc/self/mounts").unwrap_or_default();
+    has_hiding(&String::from_utf8_lossy(&mounts))
+}
+
 /// Whether a table of mounts (`proc_pid_mounts(5)`) has a `/proc` that hides the processes of other users.
-fn is_hiding(mounts: &str) -> bool {
+fn has_hiding(mounts: &str) -> bool {
     let proc = |line: &&str| line.split(' ').nth(1) == Some("/proc");
     let options = mounts.lines().rfind(proc).and_then(|line| line.split(' ').nth(3)).unwrap_or_default();
     options.split(',').any(|option| option.strip_prefix("hidepid=").is_some_and(|how| !matches!(how, "0" | "off")))

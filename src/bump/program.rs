@@ -31,12 +31,11 @@ impl Program {
         }
     }
 
-    /// Its processes, of which each may have read the files of an earlier batch; none if it was started when this one was
-    /// complete.
+    /// Its processes, of which each may have read the files of an earlier batch; none if the batch does not concern it.
     fn to_tell(&self, batch: &Batch) -> Result<Vec<i32>, BumpError> {
         let pids: Vec<i32> = self.handle.processes().into_iter().map(Pid::as_raw_pid).collect();
         match self.started.get() {
-            Some(started) if *started >= batch.complete_at => Ok(Vec::new()),
+            Some(started) if !batch.concerns(*started) => Ok(Vec::new()),
             Some(_) if !pids.is_empty() => Ok(pids),
             _ => Err(BumpError::Waiting("the command does not run yet".to_owned())),
         }
@@ -92,12 +91,11 @@ impl RestartProgram {
     ///
     /// [`BumpError::Waiting`] if it has not been started yet; [`BumpError::Failed`] if there is no new one.
     pub async fn bump(&self, batch: &Batch) -> Result<(), BumpError> {
-        let mut has_read_all = true;
+        let mut is_concerned = false;
         for pid in self.program.to_tell(batch)? {
-            let of_pid = signaller(pid, Signal::HUP, Unhandled::Wait);
-            has_read_all &= !of_pid.is_running_before(batch.complete_at)?;
+            is_concerned |= signaller(pid, Signal::HUP, Unhandled::Wait).is_concerned(batch)?;
         }
-        if has_read_all {
+        if !is_concerned {
             return Ok(());
         }
         self.program.handle.restart().await.map_err(|error| BumpError::Failed(error.to_string()))?;

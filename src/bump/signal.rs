@@ -9,10 +9,12 @@ use clap::ValueEnum;
 use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
 
+mod examine;
 mod number;
 #[cfg(test)]
 mod tests;
 
+pub use examine::Examined;
 pub use number::{Signal, SignalError};
 
 /// How long a target may ignore or block the signal before that is taken for its intent. HAProxy 2.6 does both with USR2 at
@@ -64,8 +66,7 @@ impl Signaller {
         self
     }
 
-    /// Sends the signal to every process of the target that was started before the batch was complete and has not had
-    /// it for this batch. One that was started later has read its files.
+    /// Sends the signal to every process of the target that the batch concerns and that has not had it for this batch.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Signaller {
         self.told.begin(batch.complete_at);
         let mut gone = None;
         for _ in 0..LOOKS_MAX {
-            gone = self.tell_all(batch.complete_at)?;
+            gone = self.tell_all(batch)?;
             if gone.is_none() {
                 return Ok(());
             }
@@ -86,14 +87,14 @@ impl Signaller {
         })
     }
 
-    /// Whether a process of the target is running that was started before this moment.
+    /// Whether a process of the target is running that the batch concerns.
     ///
     /// # Errors
     ///
     /// [`BumpError::Failed`] if `/proc` cannot be read.
-    pub fn is_running_before(&self, moment: BootTime) -> Result<bool, BumpError> {
+    pub fn is_concerned(&self, batch: &Batch) -> Result<bool, BumpError> {
         match self.find() {
-            Ok(targets) => Ok(targets.iter().any(|target| target.identity.started < moment)),
+            Ok(targets) => Ok(targets.iter().any(|target| batch.concerns(target.identity.started))),
             Err(BumpError::Waiting(_)) => Ok(false),
             Err(error) => Err(error),
         }
@@ -104,11 +105,12 @@ impl Signaller {
     }
 
     /// Tells every target that does not know yet, and gives one that ended before it could be told.
-    fn tell_all(&mut self, complete_at: BootTime) -> Result<Option<Target>, BumpError> {
+    fn tell_all(&mut self, batch: &Batch) -> Result<Option<Target>, BumpError> {
         let mut targets = self.find()?;
         self.told.deaf.retain(|identity, _| targets.iter().any(|target| target.identity == *identity));
-        targets
-            .retain(|Target { identity, .. }| identity.started < complete_at && !self.told.targets.contains(identity));
+        targets.retain(|Target { identity, .. }| {
+            batch.concerns(identity.started) && !self.told.targets.contains(identity)
+        });
         if targets.len() > 1 {
             tracing::info!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
         }

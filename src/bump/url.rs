@@ -27,11 +27,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::CertificateError::{self, BadSignature, UnknownIssuer};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use self::options::{UrlConfig, UrlConfigError, UrlOptions};
-use super::printable::printable;
 use super::{Batch, BumpError};
+use crate::printable::printable;
 
 const AGENT: &str = concat!("configbump/", env!("CARGO_PKG_VERSION"));
 
@@ -71,19 +72,46 @@ impl Url {
     ///
     /// # Errors
     ///
-    /// [`BumpError::Failed`] for any other status, and when there is no answer in time. No redirect is followed.
+    /// [`BumpError::Refused`] for a status that says that the new files are bad, [`BumpError::Failed`] for any other, and
+    /// when there is no answer in time. No redirect is followed.
     pub async fn bump(&self, _batch: &Batch) -> Result<(), BumpError> {
         let outcome = match timeout(self.config.timeout, self.call()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(format!(
+            Err(_) => Err(Trouble::Call(format!(
                 "did not answer within {:?}; see what keeps it, or raise --url-timeout",
                 self.config.timeout
-            )),
+            ))),
         };
-        outcome.map_err(|why| BumpError::Failed(format!("--url: {} {why}", self.config.shown())))
+        let text = |why| format!("--url: {} {why}", self.config.shown());
+        outcome.map_err(|trouble| match trouble {
+            Trouble::Call(why) => BumpError::Failed(text(why)),
+            Trouble::Files(why) => BumpError::Refused(text(why)),
+        })
     }
 
-    async fn call(&self) -> Result<(), String> {
+    /// Whether a call could be made, without making it: what it needs is there, and somebody accepts the connection. Gives
+    /// the URL.
+    ///
+    /// # Errors
+    ///
+    /// When not, on one line.
+    pub async fn examine(&self) -> Result<String, String> {
+        let (config, shown) = (&self.config, self.config.shown());
+        config.credentials().and_then(|_| tls::config(config).map(drop)).map_err(|why| format!("{shown}: {why}"))?;
+        let host = config.url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = config.url.port_u16().unwrap_or(if config.is_https() { 443 } else { 80 });
+        match timeout(config.timeout, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => Ok(shown),
+            Ok(Err(error)) => {
+                Err(format!("{shown} cannot be reached: {error}; check --url, and whether its server runs"))
+            }
+            Err(_) => {
+                Err(format!("{shown} cannot be reached within {:?}; check --url and the network", config.timeout))
+            }
+        }
+    }
+
+    async fn call(&self) -> Result<(), Trouble> {
         let config = &self.config;
         let credentials = config.credentials().map_err(|why| format!("was not called: {why}"))?;
         let tls = tls::config(config).map_err(|why| format!("was not called: {why}"))?;
@@ -102,7 +130,8 @@ impl Url {
         if answer.status().is_success() {
             return Ok(());
         }
-        Err(self.refused(answer, credentials.as_deref()).await)
+        let trouble = if is_about_files(answer.status()) { Trouble::Files } else { Trouble::Call };
+        Err(trouble(self.refused(answer, credentials.as_deref()).await))
     }
 
     /// The request, with basic authentication (RFC 7617) for these credentials.
@@ -165,6 +194,27 @@ impl Url {
         });
         &text[..end.min().unwrap_or(text.len())]
     }
+}
+
+/// Why a call was no success.
+enum Trouble {
+    /// It did not get through, or was a wrong one.
+    Call(String),
+    /// It got through, and the files are bad.
+    Files(String),
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self::Call(why)
+    }
+}
+
+/// Whether a status says that what the program has read is bad: a 4xx does, but for those that are about who calls what, or
+/// when (RFC 9110, 15.5).
+fn is_about_files(status: StatusCode) -> bool {
+    let is_about_call = matches!(status.as_u16(), 401 | 403 | 404 | 405 | 407 | 408 | 425 | 429);
+    status.is_client_error() && !is_about_call
 }
 
 /// As much of a body as an error could show. What comes slowly is not waited for: the status says enough.

@@ -1,25 +1,46 @@
 //! The children of this process, and who waits for which.
 //!
-//! As a subreaper, configbump has children that it never started. Each child belongs to one of two: to whoever started it
-//! by [`start_awaited`] and waits for it, or to the supervisor, which takes all others for processes of the program.
+//! As a subreaper, configbump has children that it never started. Each child belongs to one of three: to whoever started
+//! it by [`start_awaited`] and waits for it; to nobody, if such a one left it behind, in the process group that it had; or
+//! to the supervisor, which takes all others for processes of the program.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+use rustix::process::{Pid, WaitOptions, getpid, test_kill_process_group, waitpid};
 
 use super::exit_code;
 
-/// Children that the supervisor must leave alone. They belong to the process, as its children do.
-static AWAITED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// Children that are no part of the program. They belong to the process, as its children do.
+static OTHERS: Mutex<Others> = Mutex::new(Others { awaited: Vec::new(), left: Vec::new() });
+
+struct Others {
+    /// Those that somebody waits for.
+    awaited: Vec<Pid>,
+    /// The process groups of those that somebody has waited for, for as long as they have members: so long nobody else
+    /// gets the number.
+    left: Vec<Pid>,
+}
+
+impl Others {
+    /// Whether a child is in the group of one that somebody waits for or has waited for.
+    fn have_left(&self, child: Pid) -> bool {
+        if self.awaited.is_empty() && self.left.is_empty() {
+            return false;
+        }
+        // `getpgid(2)` of rustix cannot say that a group is outside of the PID namespace, which is 0 here.
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        group_of(&stat).is_some_and(|group| self.awaited.contains(&group) || self.left.contains(&group))
+    }
+}
 
 /// A child whose status somebody else wants: while this lives, the supervisor neither waits for it nor takes it for a
 /// part of the program. To be dropped when the child has been waited for.
 #[derive(Debug)]
-pub struct Awaited(u32);
+pub struct Awaited(Pid);
 
 /// Starts a child that the caller will wait for, by `spawn`; `id` tells its PID. Whatever in configbump starts a process
 /// does it this way.
@@ -32,25 +53,29 @@ pub fn start_awaited<C>(
     id: impl FnOnce(&C) -> Option<u32>,
 ) -> io::Result<(C, Awaited)> {
     // Locked during the start: on whatever thread this is, the supervisor cannot look in between.
-    let mut awaited = lock();
+    let mut others = lock();
     let child = spawn()?;
-    let id = id(&child).ok_or_else(|| io::Error::other("it ended before it was known"))?;
-    awaited.insert(id);
-    Ok((child, Awaited(id)))
+    let pid = id(&child).and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    let pid = pid.ok_or_else(|| io::Error::other("it ended before it was known"))?;
+    others.awaited.push(pid);
+    Ok((child, Awaited(pid)))
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        lock().remove(&self.0);
+        let mut others = lock();
+        others.awaited.retain(|pid| *pid != self.0);
+        others.left.push(self.0);
+        others.left.retain(|group| test_kill_process_group(*group) != Err(Errno::SRCH));
     }
 }
 
-fn lock() -> MutexGuard<'static, BTreeSet<u32>> {
-    // A set of numbers is whole at any moment, also when the thread that held it has panicked.
-    AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Others> {
+    // A list of numbers is whole at any moment, also when the thread that held it has panicked.
+    OTHERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The children nobody else waits for.
+/// The children that may be the program's.
 #[derive(Debug, Default)]
 pub(super) struct Family {
     /// Those that have ended since the last look, with their exit codes; they are reaped.
@@ -60,13 +85,15 @@ pub(super) struct Family {
 
 /// Looks at every child nobody else waits for, and reaps those that have ended.
 pub(super) fn look() -> io::Result<Family> {
-    let awaited = lock();
+    let others = lock();
     let mut family = Family::default();
     for pid in children()? {
-        if awaited.contains(&pid.as_raw_nonzero().get().unsigned_abs()) {
+        if others.awaited.contains(&pid) {
             continue;
         }
+        let is_left = others.have_left(pid);
         match waitpid(Some(pid), WaitOptions::NOHANG) {
+            Ok(_) if is_left => {}
             Ok(Some((_, status))) => family.ended.push((pid, exit_code(status))),
             Ok(None) => _ = family.alive.insert(pid),
             // Somebody was faster: a child that was dropped while it ran is reaped by the runtime.
@@ -107,11 +134,20 @@ fn children_by_parent() -> io::Result<HashSet<Pid>> {
     Ok(children)
 }
 
-/// The parent in a line of `/proc/PID/stat`: the second word after the name, which is in brackets and may hold anything
-/// (`proc_pid_stat(5)`).
+/// The parent in a line of `/proc/PID/stat` (`proc_pid_stat(5)`).
 fn parent_of(stat: &str) -> Option<Pid> {
+    pid_after_name(stat, 1)
+}
+
+/// The process group there; none if it is outside of the PID namespace.
+fn group_of(stat: &str) -> Option<Pid> {
+    pid_after_name(stat, 2)
+}
+
+/// A word after the name, which is in brackets and may hold anything.
+fn pid_after_name(stat: &str, nth: usize) -> Option<Pid> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    parse_pid(after_name.split_ascii_whitespace().nth(1)?)
+    parse_pid(after_name.split_ascii_whitespace().nth(nth)?)
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {
@@ -123,10 +159,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_found_after_a_name_with_brackets_and_spaces() {
-        assert_eq!(parent_of("12 (a) S 7 (b) R 34 1 1 0"), Pid::from_raw(34));
-        assert_eq!(parent_of("12 (sh) Z 1 1 1 0"), Pid::from_raw(1));
-        assert_eq!(parent_of("12 (sh"), None);
+    fn the_parent_and_the_group_are_found_after_a_name_with_brackets_and_spaces() {
+        for (stat, parent, group) in
+            [("12 (a) S 7 (b) R 34 56 1 0", 34, 56), ("12 (sh) Z 1 0 1 0", 1, 0), ("12 (sh", 0, 0)]
+        {
+            assert_eq!((parent_of(stat), group_of(stat)), (Pid::from_raw(parent), Pid::from_raw(group)), "{stat}");
+        }
     }
 
     #[test]

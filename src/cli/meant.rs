@@ -2,24 +2,42 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use regex_lite::Regex;
 
 use super::values::Words;
 use super::variables::Variables;
-use super::{Cli, ExecOptions, Objects, SignalOptions, Source, UrlArgs, UsageError, WhatOnChange};
+use super::{Cli, ExecOptions, Objects, PublishOptions, SignalOptions, Source, UrlArgs, UsageError, WhatOnChange};
 use crate::bump::exec::ExecConfig;
 use crate::bump::governor::Pace;
 use crate::bump::process::{TargetSpec, Who};
 use crate::bump::signal::Signal;
 use crate::bump::url::{UrlConfig, UrlConfigError, UrlOptions};
 use crate::child::ChildConfig;
-use crate::config::{ClusterConfig, Config, Modes, Namespaces, OnChange, Selection, SignalConfig, SourceConfig};
+use crate::config::{
+    ClusterConfig, Config, Modes, Namespaces, OnChange, Publish, Selection, SignalConfig, SourceConfig,
+};
+use crate::publish::brake::BrakeConfig;
+use crate::publish::check::CheckConfig;
 
 impl Cli {
     /// The configuration, without the impossible combinations.
     pub(super) fn meant(self, variables: &Variables) -> Result<Config, UsageError> {
-        let Self { objects, source, files, pacing, signal, exec, url, running, logging, program } = self;
+        let Self {
+            objects,
+            source,
+            files,
+            publishing,
+            pacing,
+            signal,
+            exec,
+            url,
+            running,
+            endpoints,
+            logging,
+            program,
+        } = self;
         refuse_overlap(&source.manifests, &files.dir, variables)?;
         if running.once && !program.is_empty() {
             return Err(UsageError(format!(
@@ -28,13 +46,21 @@ impl Cli {
             )));
         }
         let (signal, program) = signal.meant(program, variables)?;
+        let pace = Pace { settle: pacing.settle, settle_max: pacing.settle_max, min_interval: pacing.min_interval };
+        if publishing.rollback && exec.exec.is_none() && url.url.is_none() {
+            return Err(UsageError(format!(
+                "{} needs a bump that can say that files are bad; write --exec or --url as well",
+                variables.origin("--rollback")
+            )));
+        }
         Ok(Config {
+            publish: publishing.meant(&files.dir, pace),
             bump: crate::config::Bump {
                 program,
                 exec: exec.meant(&files.dir),
                 url: url.meant(variables)?,
                 signal,
-                pace: Pace { settle: pacing.settle, settle_max: pacing.settle_max, min_interval: pacing.min_interval },
+                pace,
                 initial: pacing.initial_bump,
             },
             dir: files.dir,
@@ -45,8 +71,11 @@ impl Cli {
             modes: Modes { config_map: files.file_mode, secret: files.secret_file_mode },
             prune: files.prune,
             once: running.once,
+            sandbox: running.sandbox,
+            listen: endpoints.listen,
             log_format: logging.log_format,
             log_level: logging.log_level,
+            notes: Vec::new(),
         })
     }
 }
@@ -104,6 +133,19 @@ impl Source {
                 variables.origin("--manifests"),
                 variables.origin(option),
             ))),
+        }
+    }
+}
+
+impl PublishOptions {
+    fn meant(self, dir: &Path, pace: Pace) -> Publish {
+        let Self { publish, check, check_timeout, rollback, max_delete, max_delete_hold } = self;
+        Publish {
+            way: publish,
+            check: check.map(|Words(command)| CheckConfig { command, dir: dir.to_owned(), timeout: check_timeout }),
+            rollback,
+            brake: max_delete.map(|share_max| BrakeConfig { share_max, hold: max_delete_hold }),
+            pace: Pace { min_interval: Duration::ZERO, ..pace },
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Command lines, good and bad, through the public function with an environment of their own.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use clap::CommandFactory;
 
 use super::{Asked, Cli, parse, variable_of};
 use crate::config::{Config, Layout, Namespaces, Prune, SourceConfig};
+use crate::fuzz::{Faults, faulty};
 use crate::object::Kind;
 use crate::telemetry::{Format, Level};
 
+mod cm_bump;
+mod k8s_sidecar;
 mod readme;
+mod verbs;
 
 /// What a line of words says in an environment. A word in which `_` stands alone is empty.
 fn asked(line: &str, environment: &[(&str, &str)]) -> Result<Asked, String> {
@@ -155,6 +160,7 @@ fn every_option_can_come_from_its_variable() {
             ("CONFIG_BUMP_SECRET_FILE_MODE", "0400"),
             ("CONFIG_BUMP_PRUNE", "never"),
             ("CONFIG_BUMP_ONCE", "true"),
+            ("CONFIG_BUMP_LISTEN", "127.0.0.1:8080"),
             ("CONFIG_BUMP_LOG_FORMAT", "json"),
             ("CONFIG_BUMP_LOG_LEVEL", "trace"),
         ],
@@ -171,6 +177,7 @@ fn every_option_can_come_from_its_variable() {
     assert_eq!((config.modes.config_map, config.modes.secret), (0o600, 0o400));
     assert_eq!(config.prune, Prune::Never);
     assert!(config.once);
+    assert_eq!(config.listen.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:8080"));
     assert_eq!((config.log_format, config.log_level), (Format::Json, Level::Trace));
 
     let manifests = config_in("-d /d -l app=web", &[("CONFIG_BUMP_MANIFESTS", "a,b")]);
@@ -235,6 +242,8 @@ fn a_bad_value_is_named_with_its_option_and_the_remedy() {
         ("--file-mode 04644", ["--file-mode: `04644`", "0644"]),
         ("--file-mode 0044", ["--file-mode: `0044`", "as in 0444"]),
         ("--secret-file-mode 0", ["--secret-file-mode: `0`", "as in 0400"]),
+        ("--listen 8080", ["--listen: `8080`", ":8080, or one of this machine"]),
+        ("--listen localhost:8080", ["--listen: `localhost:8080`", "127.0.0.1:8080"]),
         ("--log-format xml", ["--log-format: `xml`", "text, json"]),
         ("--log-level loud", ["--log-level: `loud`", "error, warn, info, debug, trace"]),
     ] {
@@ -361,4 +370,36 @@ fn help_and_version_are_printed() {
 #[test]
 fn the_options_are_free_of_contradictions() {
     Cli::command().debug_assert();
+}
+
+/// As people write them, a word a line.
+const TYPED: [&str; 4] = [
+    "--dir\n/d\n--labels\napp=web,tier in (a,b),!c\n--namespace\na,b\n--file-mode\n0644\n--settle\n1s",
+    "-d\n/d\n-l\na\n-s\nHUP\n-c\n^nginx: (master|x) [a-z]+$\n-i\n0\n--max-delete\n50%\n--publish=set",
+    "-d\n/d\n--names\nx\n--url\nhttps://u:p@h:1/x?y\n--url-header\nA: b\n--exec\nsh -c 'echo \"{}\"'\n--once",
+    "doctor\n-d\n/d\n-l\na\n--listen\n[::1]:80\n--\nnginx\n-g\ndaemon off;",
+];
+
+#[test]
+fn fuzz_words_with_faults_are_understood_or_refused_in_one_line() {
+    bolero::check!().with_type::<Faults>().for_each(|faults| {
+        let bytes = faulty(&TYPED, faults);
+        let words = bytes.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec()));
+        let words = [OsString::from("configbump")].into_iter().chain(words);
+        if let Err(error) = parse(words, |_| None) {
+            let line = error.to_string();
+            assert!(!line.is_empty() && !line.contains('\n'), "{line}");
+        }
+    });
+}
+
+#[test]
+fn fuzz_selectors_with_faults_are_understood_or_refused() {
+    bolero::check!().with_type::<Faults>().for_each(|faults| {
+        let bytes = faulty(&["app=web, tier in (a, b),!c,d!=e,f notin (g),h", "x.io/y==z"], faults);
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(error) = crate::source::selector::parse(&text) {
+            assert!(!error.to_string().is_empty());
+        }
+    });
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
+use crate::bump::process;
 use crate::bump::signal::{Signal, SignalError};
-use crate::bump::{exec, process};
+use crate::command;
 use crate::config::Labels;
 use crate::object::Kind;
 use crate::source::selector;
+use crate::telemetry::endpoints::Address;
 
 /// The value the way an error shows it: on one line, whatever is in it.
 pub(super) fn quoted(value: &str) -> String {
@@ -33,6 +35,16 @@ pub(super) fn kind(text: &str) -> Result<Kind, String> {
     found.ok_or_else(|| {
         format!("{} is not a kind it follows; write configmaps, secrets, or both: configmaps,secrets", quoted(text))
     })
+}
+
+/// A share of a whole, from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let text = text.trim();
+    let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent.trim_end(), 100.0));
+    match number.parse::<f64>().map(|number| number / whole) {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("{} is no share of the files; write one from 0% to 100%, or from 0 to 1", quoted(text))),
+    }
 }
 
 pub(super) fn name(text: &str) -> Result<String, String> {
@@ -81,6 +93,12 @@ pub(super) fn annotation(text: &str) -> Result<String, String> {
     Err(format!("{} cannot be the key of an annotation; write one such as example.com/folder", quoted(text)))
 }
 
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    let no_address =
+        "is no address to listen on; write :8080, or one of this machine as in 127.0.0.1:8080 or [::1]:8080";
+    Address::parse(text.trim()).ok_or_else(|| format!("{} {no_address}", quoted(text)))
+}
+
 /// The spellings that Go's `strconv.ParseBool` takes, as the Go configbump did.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text.trim() {
@@ -95,7 +113,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 pub(super) struct Words(pub Vec<String>);
 
 pub(super) fn command(text: &str) -> Result<Words, String> {
-    exec::parse(text).map(Words)
+    command::parse(text).map(Words)
 }
 
 pub(super) fn signal(text: &str) -> Result<Signal, String> {

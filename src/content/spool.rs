@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -81,9 +82,40 @@ impl Spool {
         self.folder.as_fd()
     }
 
+    /// A second name for a file, or a copy where it cannot have one.
+    pub(crate) fn link(&self, folder: BorrowedFd<'_>, name: &str) -> io::Result<Spooled> {
+        let temporary = self.next_name();
+        if disk::link(folder, name, self.folder(), &temporary)? {
+            return Ok(Spooled { folder: Arc::clone(&self.folder), name: Some(temporary) });
+        }
+        let Some(mut file) = disk::open_file(folder, name)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let mode = Mode::from_raw_mode(file.metadata()?.permissions().mode());
+        let (spooled, mut copy) = self.create(mode)?;
+        io::copy(&mut file, &mut copy)?;
+        Ok(spooled)
+    }
+
+    /// A symlink.
+    pub(crate) fn symlink(&self, target: &str) -> io::Result<Spooled> {
+        let temporary = self.next_name();
+        disk::symlink(target, self.folder(), &temporary)?;
+        Ok(Spooled { folder: Arc::clone(&self.folder), name: Some(temporary) })
+    }
+
+    /// A file of the same folder, under a temporary name from here on.
+    pub(crate) fn adopt(&self, name: &str) -> io::Result<Spooled> {
+        let temporary = self.next_name();
+        disk::rename(self.folder(), name, self.folder(), &temporary)?;
+        Ok(Spooled { folder: Arc::clone(&self.folder), name: Some(temporary) })
+    }
+
+    fn next_name(&self) -> String {
+        format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// An empty temporary file with its final permissions.
     pub(crate) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
-        let name = format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let name = self.next_name();
         disk::crash::point()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&*self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -102,6 +134,19 @@ pub struct Spooled {
 }
 
 impl Spooled {
+    /// Gives the file a second name, which is its place in a tree; or puts a copy there.
+    pub(crate) fn link_to(&self, spool: &Spool, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let Some(temporary) = &self.name else { return Err(io::ErrorKind::NotFound.into()) };
+        if disk::link(self.folder.as_fd(), temporary, folder, name)? {
+            return Ok(());
+        }
+        spool.link(self.folder.as_fd(), temporary)?.publish(folder, name)
+    }
+
+    pub(crate) fn open(&self) -> io::Result<Option<File>> {
+        self.name.as_ref().map_or(Ok(None), |name| disk::open_file(self.folder.as_fd(), name))
+    }
+
     /// Moves the file to `name` in `folder`, over whatever file is there.
     pub(crate) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if let Some(temporary) = &self.name {

@@ -4,13 +4,12 @@
 //! settles conflicts by age, then by name; so does this.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{Change, ClaimId, Notice, Step};
 use crate::content::{Content, Digest};
 use crate::object::ObjectKey;
-use crate::path::RelPath;
+use crate::path::{RelPath, below};
 
 /// The contents that came with an event, by path; what is used is taken out.
 pub(super) type Fresh = BTreeMap<RelPath, Content>;
@@ -77,6 +76,23 @@ impl Claims {
         let live = self.by_path.values().flatten().filter(|claim| claim.stand == Stand::Live);
         let owners: Vec<_> = live.map(|claim| &claim.owner).collect();
         (owners.len(), owners.into_iter().collect::<BTreeSet<_>>().len())
+    }
+
+    /// For every claim that waits: the path that is in its way, its winner, and the loser.
+    pub(super) fn conflicts(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>, &Arc<ObjectKey>)> {
+        let claims = self.by_path.iter().flat_map(|(path, claims)| claims.iter().map(move |claim| (path, claim)));
+        claims.filter(|(_, claim)| claim.stand == Stand::Parked).filter_map(|(path, claim)| {
+            let (taken, winner) = self.live_in_the_way(path)?;
+            Some((taken, &winner.owner, &claim.owner))
+        })
+    }
+
+    /// The claim that has the path itself, one above it as a file, or one below it.
+    fn live_in_the_way(&self, path: &RelPath) -> Option<(&RelPath, &Claim)> {
+        let at = self.by_path.get_key_value(path);
+        let above = path.ancestors().filter_map(|above| self.by_path.get_key_value(above));
+        let mut near = at.into_iter().chain(above).chain(below(&self.by_path, path.as_str()));
+        near.find_map(|(path, claims)| Some((path, claims.iter().find(|claim| claim.stand == Stand::Live)?)))
     }
 
     /// Whether any object claims the path, or one below it.
@@ -240,12 +256,6 @@ impl Claim {
 fn in_the_way<'a, T>(paths: &'a BTreeMap<RelPath, T>, path: &RelPath) -> Option<(&'a RelPath, &'a T)> {
     let above = || path.ancestors().find_map(|above| paths.get_key_value(above));
     paths.get_key_value(path).or_else(above).or_else(|| below(paths, path.as_str()).next())
-}
-
-fn below<'a, T>(paths: &'a BTreeMap<RelPath, T>, folder: &str) -> impl Iterator<Item = (&'a RelPath, &'a T)> {
-    // `0` follows `/`, so this range is every path that begins with the folder and a slash.
-    let (from, to) = (format!("{folder}/"), format!("{folder}0"));
-    paths.range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str())))
 }
 
 /// Contents that are needed later are brought to safety first; a file that blocks a folder goes before the files in it.

@@ -96,6 +96,12 @@ impl Resync {
         }
     }
 
+    /// Asks every scope for everything.
+    pub fn ask_all(&mut self) {
+        self.scopes.iter_mut().for_each(|scope| scope.lost = true);
+        self.ask();
+    }
+
     pub fn list_started(&mut self, scope: ScopeId) {
         if self.scopes[scope].round != Round::Done {
             self.scopes[scope].round = Round::Listing;

@@ -11,11 +11,14 @@ use proptest::sample::{Index, subsequence};
 use tempfile::TempDir;
 
 use super::*;
+use crate::bump::governor::Pace;
 use crate::config::Prune;
 use crate::content::Modes;
 use crate::disk::crash;
 use crate::object::{Entry, Kind, Object, ObjectKey};
 use crate::path::OWN_FOLDER;
+use crate::publish::check::{CheckConfig, Refusal, Verdict};
+use crate::store::Publishing;
 
 const MODES: Modes = Modes { config_map: 0o644, secret: 0o640 };
 
@@ -37,6 +40,15 @@ impl Value {
         Self { byte, len: bytes.len() }
     }
 }
+
+/// What the check of the model refuses.
+const BAD: u8 = 255;
+
+/// How changes go live in one run.
+type Way = Option<Publishing>;
+
+const FILES: Way = Some(Publishing { set: false, keeps_good: false });
+const SET: Way = Some(Publishing { set: true, keeps_good: false });
 
 /// What an object of the world is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +72,8 @@ enum Op {
     Foreign { path: &'static str, value: Value },
     /// Somebody else removes whatever file is there.
     Vanish { path: &'static str },
-    /// The process is killed after this many steps on disk from here, and started again.
-    Kill { after: u32 },
+    /// The process is killed after this many steps on disk from here, and started again, perhaps in another way.
+    Kill { after: u32, way: Way },
     /// From after this many steps the disk fails, until the next operation.
     Fail { after: u32 },
 }
@@ -69,7 +81,10 @@ enum Op {
 const NAMES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 
 fn state() -> impl Strategy<Value = State> {
-    let value = (any::<u8>(), prop_oneof![Just(0_usize), 1..40_usize, Just(4097), Just(20_000)])
+    let value = (
+        prop_oneof![9 => any::<u8>(), 1 => Just(BAD)],
+        prop_oneof![Just(0_usize), 1..40_usize, Just(4097), Just(20_000)],
+    )
         .prop_map(|(byte, len)| Value { byte: if len == 0 { 0 } else { byte }, len });
     let values = subsequence(vec!["a", "b", "c", "..", "x/y"], 0..=4);
     let created = prop_oneof![Just(None), (1..3_i64).prop_map(Some)];
@@ -94,15 +109,24 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (order(), any::<Index>()).prop_map(|(order, len)| Op::BrokenList { order, len }),
         1 => (foreign, any::<u8>()).prop_map(|(path, byte)| Op::Foreign { path, value: Value { byte, len: 3 } }),
         1 => path.prop_map(|path| Op::Vanish { path }),
-        2 => (0..25_u32).prop_map(|after| Op::Kill { after }),
-        1 => (0..25_u32).prop_map(|after| Op::Fail { after }),
+        2 => (0..60_u32, way()).prop_map(|(after, way)| Op::Kill { after, way }),
+        1 => (0..60_u32).prop_map(|after| Op::Fail { after }),
     ]
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    prop::sample::select(&[None, FILES, SET, SET][..])
 }
 
 /// The directory, the world, and what the directory may hold because of it.
 struct Model {
     dir: TempDir,
     prune: Prune,
+    way: Way,
+    /// Whether what is published together is checked.
+    checks: bool,
+    /// The files of every tree that was to go live.
+    trees: BTreeSet<BTreeMap<PathBuf, Value>>,
     pipeline: Option<Pipeline>,
     world: BTreeMap<&'static str, State>,
     /// The state of each object that was reported last, since the start.
@@ -118,11 +142,14 @@ struct Model {
 }
 
 impl Model {
-    fn new(prune: Prune) -> Self {
+    fn new(prune: Prune, way: Way, checks: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut model = Self {
             dir,
             prune,
+            way,
+            checks,
+            trees: BTreeSet::new(),
             pipeline: None,
             world: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -137,9 +164,19 @@ impl Model {
 
     fn start(&mut self) {
         self.pipeline = None;
-        let store = Store::open(self.dir.path(), MODES, self.prune).expect("the directory can be opened");
+        // What was never checked may be bad, and stays.
+        if self.checks {
+            self.way = self.way.or(FILES);
+        }
+        let store = Store::open(self.dir.path(), MODES, self.prune, self.way).expect("the directory can be opened");
+        self.trees.insert(self.live_tree());
         let scope = Scope { kind: None, namespace: None, name: None };
-        self.pipeline = Some(Pipeline::new(store, Layout::Flat, self.dir.path(), vec![scope]));
+        // The model runs the check itself.
+        let check = CheckConfig { command: Vec::new(), dir: PathBuf::new(), timeout: Duration::ZERO };
+        let pace = Pace { settle: Duration::ZERO, settle_max: Duration::ZERO, min_interval: Duration::ZERO };
+        let publisher = self.way.map(|_| Publisher::new(Some(check), pace));
+        let removals = Removals::new(None, pace);
+        self.pipeline = Some(Pipeline::new(store, Layout::Flat, self.dir.path(), vec![scope], publisher, removals));
         self.placed.clear();
         self.settled = false;
         self.disk_failed = false;
@@ -149,6 +186,34 @@ impl Model {
         if let Some(pipeline) = &mut self.pipeline {
             pipeline.take(Event { scope: 0, what });
         }
+    }
+
+    /// Has everything go live that may.
+    fn publish(&mut self) {
+        let Some(pipeline) = &mut self.pipeline else { return };
+        for _ in 0..3 {
+            if !pipeline.is_complete() || pipeline.publisher.iter().all(Publisher::is_at_rest) {
+                return;
+            }
+            let mut to_check = pipeline.publish(Due::Begin);
+            while let Some(tree) = to_check {
+                let mut files = BTreeMap::new();
+                read(&tree, Path::new(""), &mut files);
+                let is_bad = self.checks && files.values().any(|value| value.byte == BAD);
+                self.trees.insert(files);
+                let verdict = if is_bad { Verdict::Refused(Refusal::default()) } else { Verdict::Passed };
+                to_check = pipeline.publish(Due::Checked(verdict));
+            }
+        }
+    }
+
+    /// The files of the tree that a set has live.
+    fn live_tree(&self) -> BTreeMap<PathBuf, Value> {
+        let mut files = BTreeMap::new();
+        if self.way == SET {
+            read(&self.dir.path().join("..data"), Path::new(""), &mut files);
+        }
+        files
     }
 
     fn report(&mut self, name: &'static str) {
@@ -190,14 +255,25 @@ impl Model {
         }
     }
 
+    /// Whether everything that is wanted is good.
+    fn is_all_good(&self) -> bool {
+        !self.checks || self.placed.values().flat_map(|state| state.values.values()).all(|value| value.byte != BAD)
+    }
+
     fn list_once(&mut self, order: &[usize]) {
         self.take(What::ListStarted);
         order.iter().for_each(|at| self.report(NAMES[*at]));
         self.placed.retain(|name, _| self.world.contains_key(name));
         self.take(What::ListDone);
+        self.publish();
     }
 
     fn run(&mut self, op: Op) {
+        self.run_unpublished(op);
+        self.publish();
+    }
+
+    fn run_unpublished(&mut self, op: Op) {
         match op {
             Op::Put { name, mut state, seen } => {
                 // What is never removed would be in the way of a file of that name for ever.
@@ -238,6 +314,10 @@ impl Model {
         self.settled = false;
         match value {
             Some(value) => {
+                // What is one of a tree's files as well is not written into.
+                if self.way.is_some() {
+                    let _ = fs::remove_file(&at);
+                }
                 fs::write(&at, value.bytes()).expect("a file can be planted");
                 self.given.insert((path.into(), value));
                 self.foreign.insert(path.into(), value);
@@ -285,6 +365,11 @@ impl Model {
 
     /// The contract's lines that hold at any moment.
     fn check_always(&self) {
+        assert!(
+            self.way != SET || self.trees.contains(&self.live_tree()),
+            "{:?} is no tree that was to go live",
+            self.live_tree()
+        );
         for (path, value) in self.files() {
             assert!(
                 self.given.contains(&(path.clone(), value)),
@@ -296,6 +381,9 @@ impl Model {
 
     /// What is promised when everything has been reported: exactly the winners' files, and what is somebody else's.
     fn check_in_step(&mut self) {
+        if !self.is_all_good() {
+            return;
+        }
         let wanted = winners(&self.placed);
         let (mut owned, mut left_alone) = (BTreeMap::new(), BTreeMap::new());
         for (path, value) in self.files() {
@@ -317,6 +405,16 @@ impl Model {
         let names: Vec<_> = own.map(|entry| entry.expect("an entry").file_name()).collect();
         // Where not even a temporary file could be removed, that is left to the next start.
         let is_left_over = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("tmp-");
+        let trees = |path: PathBuf| {
+            let entries = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+            entries.filter(|name| name.to_string_lossy().starts_with("..2")).count()
+        };
+        let trees = (trees(self.dir.path().to_owned()), trees(self.dir.path().join(OWN_FOLDER)));
+        let trees_max = match self.way {
+            None | FILES => (0, 0),
+            _ => (2, 0),
+        };
+        assert!(self.disk_failed || (trees.0 <= trees_max.0 && trees.1 <= trees_max.1), "{trees:?} trees");
         assert!(self.disk_failed || !names.iter().any(is_left_over), "left over: {names:?}");
     }
 }
@@ -351,14 +449,20 @@ fn read(folder: &Path, prefix: &Path, files: &mut BTreeMap<PathBuf, Value>) {
     for entry in fs::read_dir(folder).expect("a folder can be read") {
         let entry = entry.expect("an entry");
         let path = prefix.join(entry.file_name());
-        if path == Path::new(OWN_FOLDER) {
+        if path == Path::new(OWN_FOLDER) || path.as_os_str().as_encoded_bytes().starts_with(b"..") {
             continue;
         }
         if entry.file_type().expect("a file type").is_dir() {
             read(&entry.path(), &path, files);
         } else {
-            let bytes = fs::read(entry.path()).expect("a file can be read");
-            files.insert(path.clone(), Value::of(&bytes, &path));
+            match fs::read(entry.path()) {
+                Ok(bytes) => drop(files.insert(path.clone(), Value::of(&bytes, &path))),
+                // A link into a set whose live tree has no such file any more: who opens it sees that it is gone.
+                Err(error) => {
+                    let is_gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+                    assert!(is_gone && entry.path().is_symlink(), "{error}");
+                }
+            }
         }
     }
 }
@@ -369,15 +473,17 @@ proptest! {
     #[test]
     fn whatever_happens_the_directory_is_as_the_contract_says(
         prune in prop::sample::select(&[Prune::Owned, Prune::Owned, Prune::All, Prune::Never][..]),
+        way in way(),
+        checks in any::<bool>(),
         ops in prop::collection::vec(op(), 1..25),
     ) {
         crash::after(None);
-        let mut model = Model::new(prune);
+        let mut model = Model::new(prune, way, checks);
         let mut ops = ops.into_iter().peekable();
         while let Some(op) = ops.next() {
             let (steps, kill) = match op {
-                Op::Kill { after } => (Some(after), true),
-                Op::Fail { after } => (Some(after), false),
+                Op::Kill { after, way } => (Some(after), Some(way)),
+                Op::Fail { after } => (Some(after), None),
                 op => {
                     model.run_checked(op);
                     if model.settled {
@@ -392,12 +498,13 @@ proptest! {
             if let Some(op) = ops.next_if(|op| !matches!(op, Op::Kill { .. } | Op::Fail { .. })) {
                 model.run_checked(op);
             }
-            if kill {
+            if kill.is_some() {
                 model.pipeline = None;
             }
             crash::after(None);
             model.check_always();
-            if kill {
+            if let Some(way) = kill {
+                model.way = way;
                 model.start();
                 model.check_always();
             }
@@ -405,6 +512,11 @@ proptest! {
         }
         model.list(&[0, 1, 2, 3]);
         model.check_always();
+        model.check_in_step();
+        for state in model.world.values_mut() {
+            state.values.values_mut().filter(|value| value.byte == BAD).for_each(|value| value.byte = 1);
+        }
+        model.list(&[0, 1, 2, 3]);
         model.check_in_step();
         // A start that finds everything as it should be rewrites nothing.
         let before = model.stamps();

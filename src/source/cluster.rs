@@ -6,10 +6,13 @@
 mod body;
 mod follow;
 mod report;
+mod rights;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
-use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +21,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use self::body::{BodyError, Documents};
+pub use self::follow::REASONS;
 use self::follow::{Ask, Failure, Follow, STABLE, Trouble};
 use self::report::Report;
+pub use self::rights::{Account, Inquiry, Scoped};
 pub use self::session::SessionError;
 use self::session::{SendError, Session};
 use self::wire::{Found, PageEnd, Unusable, Wanted, WatchEvent};
@@ -27,6 +32,7 @@ use crate::config::{ClusterConfig, Namespaces, Selection};
 use crate::content::Spool;
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::Kind;
+use crate::telemetry::{Signs, Telemetry};
 
 /// How long a watch is asked to last, in seconds: from this to twice this, so that followers spread.
 const WATCH_S_MIN: u64 = 290;
@@ -82,6 +88,8 @@ impl From<SendError> for Stop {
         let trouble = match &error {
             SendError::Session(_) => Trouble::Credentials,
             SendError::Slow { .. } => Trouble::Silence,
+            SendError::Unreachable(_) => Trouble::Unreachable,
+            SendError::Certificate(_) => Trouble::Certificate,
             SendError::Transport(_) => Trouble::Connection,
         };
         Self::trouble(trouble, &error)
@@ -139,6 +147,24 @@ impl Cluster {
         Ok(Self { session, targets, folder_annotation })
     }
 
+    /// Whether the credentials come from a program.
+    #[must_use]
+    pub fn starts_commands(&self) -> bool {
+        self.session.has_plugin()
+    }
+
+    /// The files and folders that the credentials are in, or may be after they were replaced.
+    #[must_use]
+    pub fn reads(&self) -> Vec<PathBuf> {
+        self.session.reads()
+    }
+
+    /// Where it is, and what is to be followed there.
+    #[must_use]
+    pub fn inquiry(&self) -> Inquiry<'_> {
+        Inquiry::new(&self.session, &self.targets)
+    }
+
     /// What is followed: a scope for each kind, namespace and selector.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
@@ -147,13 +173,15 @@ impl Cluster {
 
     /// Follows every scope, each by a task of its own, until the receiver of the events is gone. A permit of the `resync` at
     /// a scope's place makes it list everything again.
-    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>]) {
+    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>], telemetry: &Telemetry) {
         for (scope, (target, resync)) in self.targets.into_iter().zip(resync).enumerate() {
             let wanted =
                 Wanted { kind: target.kind, folder_annotation: self.folder_annotation.clone(), spool: spool.clone() };
+            let signs = telemetry.signs(scope, REASONS);
             let follower = Follower {
                 scope,
-                report: Report::new(target.to_string()),
+                report: Report::new(target.scope().to_string(), signs.clone()),
+                signs,
                 target,
                 wanted: Arc::new(wanted),
                 session: self.session.clone(),
@@ -222,20 +250,6 @@ impl Target {
     }
 }
 
-/// The resource and the namespace, as messages name them.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.resource())?;
-        if let Selector::Name(name) = &self.selector {
-            write!(f, " named {name}")?;
-        }
-        match &self.namespace {
-            Some(namespace) => write!(f, " in namespace {namespace}"),
-            None => f.write_str(" in all namespaces"),
-        }
-    }
-}
-
 /// Follows one scope.
 struct Follower {
     scope: ScopeId,
@@ -244,6 +258,7 @@ struct Follower {
     session: Session,
     follow: Follow,
     report: Report,
+    signs: Signs,
 }
 
 impl Follower {
@@ -284,7 +299,7 @@ impl Follower {
         }
         match ask {
             Ask::Page { .. } => {
-                let page = self.page(Documents::new(body, LIST_SILENCE_MAX), events);
+                let page = self.page(Documents::new(body, LIST_SILENCE_MAX, self.signs.clone()), events);
                 tokio::time::timeout(LIST_TIME_MAX, page).await.unwrap_or_else(|_| Err(too_slow()))
             }
             Ask::StreamedList | Ask::Watch { .. } => self.watch(body, events, resync).await,
@@ -297,7 +312,8 @@ impl Follower {
         if head.status.is_success() {
             return Ok(body);
         }
-        let said = Documents::new(body, LIST_SILENCE_MAX).beginning(STATUS_BYTES_MAX).await?;
+        // Words about a failure are no progress.
+        let said = Documents::new(body, LIST_SILENCE_MAX, Signs::default()).beginning(STATUS_BYTES_MAX).await?;
         let mut status = wire::read_status(&said, &self.wanted);
         // The status line is what proxies and load balancers in between set, too.
         status.code = head.status.as_u16();
@@ -328,7 +344,8 @@ impl Follower {
 
     async fn watch(&mut self, body: Body, events: &mpsc::Sender<Event>, resync: &Notify) -> Result<Turn, Stop> {
         let silence_max = if self.follow.is_listing() { LIST_SILENCE_MAX } else { WATCH_SILENCE_MAX };
-        let mut documents = Documents::new(body, silence_max);
+        let mut documents = Documents::new(body, silence_max, self.signs.clone());
+        self.signs.watch_begun();
         let began = Instant::now();
         loop {
             let wanted = Arc::clone(&self.wanted);
@@ -352,28 +369,37 @@ impl Follower {
                 }
                 Some(WatchEvent::Applied(found)) => {
                     self.follow.object(&found.version);
+                    self.check_history()?;
                     self.send(events, applied(found)).await?;
                 }
                 Some(WatchEvent::Deleted { key, version }) => {
                     self.follow.object(&version);
+                    self.check_history()?;
                     self.send(events, What::Delete(key)).await?;
                 }
                 Some(WatchEvent::Bookmark { version, initial_events_end }) => {
+                    self.signs.bookmark();
                     if self.follow.bookmark(&version, initial_events_end) {
                         documents.set_silence_max(WATCH_SILENCE_MAX);
                         self.list_done(events).await?;
                     }
+                    self.check_history()?;
                 }
-            }
-            if self.follow.went_back() {
-                let what = "the server's versions are smaller than before, so everything is listed anew";
-                return Err(Stop::trouble(Trouble::History, &what));
             }
             // One event is not yet an answer that lasts.
             if !self.follow.is_listing() && began.elapsed() >= STABLE {
                 self.report.recovered();
             }
         }
+    }
+
+    /// An event of another history, or of the past, is not passed on: the list that follows has what is.
+    fn check_history(&self) -> Result<(), Stop> {
+        if self.follow.went_back() {
+            let what = "the server's versions are smaller than before, so everything is listed anew";
+            return Err(Stop::trouble(Trouble::History, &what));
+        }
+        Ok(())
     }
 
     async fn list_done(&mut self, events: &mpsc::Sender<Event>) -> Result<(), Closed> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::FileType;
 
+use super::generation;
 use crate::disk;
 use crate::path::OWN_FOLDER;
 
@@ -41,6 +42,8 @@ impl Removal {
             let path = format!("{prefix}{}", name.to_string_lossy());
             let removed = match (file_type, name.to_str()) {
                 (FileType::Directory, Ok(OWN_FOLDER)) if depth == 0 => continue,
+                // A tree of a set. A claimed path that is a folder of others is no file to keep.
+                (FileType::Directory, Ok(text)) if depth == 0 && generation::is_name(text) && is_ours(text) => continue,
                 (FileType::Directory, Ok(text)) if depth < DEPTH_MAX => match disk::open_folder(folder, text) {
                     Ok(below) => {
                         self.remove_in(below.as_fd(), &format!("{path}/"), depth + 1, is_ours);

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::generation;
 use crate::content::Spool;
 use crate::disk;
 use crate::object::{Kind, ObjectKey};
 use crate::path::RelPath;
 
-const NAME: &str = "record";
+pub(super) const NAME: &str = "record";
 
 /// Only configbump reads it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -56,6 +57,23 @@ enum Line<'a> {
         #[serde(borrow)]
         folder: Cow<'a, str>,
     },
+    /// A tree of files is about to be made.
+    Generation {
+        #[serde(borrow)]
+        generation: Cow<'a, str>,
+    },
+    /// The files of this tree are the files of the directory from here on, though not all may have been put there yet.
+    Live {
+        #[serde(borrow)]
+        generation: Cow<'a, str>,
+    },
+    /// All of them have been.
+    Shown,
+    /// A tree is gone.
+    Retired {
+        #[serde(borrow)]
+        generation: Cow<'a, str>,
+    },
     /// A file is about to change that nobody has been told of.
     Untold,
     /// Everybody has been told of everything before.
@@ -79,6 +97,10 @@ impl<'a> Line<'a> {
 struct Known {
     owned: BTreeMap<RelPath, Arc<ObjectKey>>,
     made: BTreeSet<String>,
+    generations: BTreeSet<String>,
+    live: Option<String>,
+    /// Whether all of that one's files are in their places.
+    shown: bool,
     untold: bool,
 }
 
@@ -129,8 +151,17 @@ impl Record {
         self.known.owned.iter()
     }
 
+    pub fn count_owned(&self) -> usize {
+        self.known.owned.len()
+    }
+
     pub fn owns(&self, path: &str) -> bool {
         self.known.owned.contains_key(path)
+    }
+
+    /// The object that the file was written for.
+    pub fn owner(&self, path: &RelPath) -> Option<&Arc<ObjectKey>> {
+        self.known.owned.get(path)
     }
 
     /// Notes that the file is about to be written for this object.
@@ -179,6 +210,49 @@ impl Record {
         Ok(())
     }
 
+    /// Every tree that configbump made and has not removed, the oldest first.
+    pub fn generations(&self) -> impl Iterator<Item = &str> {
+        self.known.generations.iter().map(String::as_str)
+    }
+
+    /// Notes that the tree is about to be made.
+    pub fn generation(&mut self, name: &str) -> io::Result<()> {
+        self.append(&Line::Generation { generation: name.into() })?;
+        self.known.generations.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// The tree whose files were noted last to be those of the directory, if it has not been removed.
+    pub fn live(&self) -> Option<&str> {
+        self.known.live.as_deref()
+    }
+
+    pub fn set_live(&mut self, name: &str) -> io::Result<()> {
+        self.append(&Line::Live { generation: name.into() })?;
+        (self.known.live, self.known.shown) = (Some(name.to_owned()), false);
+        Ok(())
+    }
+
+    /// Whether every file of this tree was put in its place.
+    pub fn is_shown(&self, name: &str) -> bool {
+        self.live() == Some(name) && self.known.shown
+    }
+
+    pub fn shown(&mut self) -> io::Result<()> {
+        if !self.known.shown {
+            self.append(&Line::Shown)?;
+            self.known.shown = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that the tree is gone.
+    pub fn retired(&mut self, name: &str) -> io::Result<()> {
+        self.append(&Line::Retired { generation: name.into() })?;
+        self.known.retire(name);
+        Ok(())
+    }
+
     /// Whether a file changed, or may have, that nobody has been told of.
     pub fn is_untold(&self) -> bool {
         self.known.untold
@@ -222,7 +296,13 @@ impl Record {
 
 impl Known {
     fn lines(&self) -> usize {
-        self.owned.len() + self.made.len() + usize::from(self.untold)
+        let flags = usize::from(self.live.is_some()) + usize::from(self.shown) + usize::from(self.untold);
+        self.owned.len() + self.made.len() + self.generations.len() + flags
+    }
+
+    fn retire(&mut self, generation: &str) {
+        self.generations.remove(generation);
+        self.live.take_if(|live| live == generation);
     }
 
     /// Takes in one line of the log; whether it could be read. What it says is checked as if an object had said it.
@@ -243,6 +323,17 @@ impl Known {
             Ok(Line::Unmade { folder }) => {
                 self.made.remove(&*folder);
             }
+            Ok(Line::Generation { generation }) => {
+                if !generation::is_name(&generation) {
+                    return false;
+                }
+                self.generations.insert(generation.into_owned());
+            }
+            Ok(Line::Live { generation }) => {
+                (self.live, self.shown) = (self.generations.get(&*generation).cloned(), false);
+            }
+            Ok(Line::Shown) => self.shown = true,
+            Ok(Line::Retired { generation }) => self.retire(&generation),
             Ok(Line::Untold) => self.untold = true,
             Ok(Line::Told) => self.untold = false,
             Err(_) => return false,
@@ -260,6 +351,15 @@ impl Known {
         for folder in &self.made {
             out.write_all(&encode(&Line::Made { folder: folder.into() })?)?;
         }
+        for generation in &self.generations {
+            out.write_all(&encode(&Line::Generation { generation: generation.into() })?)?;
+        }
+        if let Some(generation) = &self.live {
+            out.write_all(&encode(&Line::Live { generation: generation.into() })?)?;
+        }
+        if self.shown {
+            out.write_all(&encode(&Line::Shown)?)?;
+        }
         if self.untold {
             out.write_all(&encode(&Line::Untold)?)?;
         }
@@ -274,4 +374,34 @@ fn encode(line: &Line<'_>) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{Faults, faulty};
+
+    /// As configbump writes them.
+    const LINES: [&str; 5] = [
+        r#"{"own":{"path":"a/b","kind":"ConfigMap","namespace":"s","name":"n"}}"#,
+        r#"{"made":{"folder":"a"}}"#,
+        r#"{"generation":{"generation":"..2026_01_01_00_00_00.000000001"}}"#,
+        r#"{"live":{"generation":"..2026_01_01_00_00_00.000000001"}}"#,
+        r#""untold""#,
+    ];
+
+    #[test]
+    fn fuzz_lines_with_faults_lead_to_no_path_outside_and_to_no_tree_of_others() {
+        bolero::check!().with_type::<Vec<Faults>>().for_each(|lines| {
+            let mut known = Known::default();
+            for faults in lines {
+                known.take_in(&faulty(&LINES, faults));
+            }
+            for path in known.owned.keys().map(RelPath::as_str).chain(known.made.iter().map(String::as_str)) {
+                assert!(RelPath::parse(path).is_ok(), "{path}");
+            }
+            assert!(known.generations.iter().all(|name| generation::is_name(name)), "{:?}", known.generations);
+            assert!(known.live.is_none_or(|live| known.generations.contains(&live)));
+        });
+    }
 }

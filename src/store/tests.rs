@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::Mutex;
 
 use tempfile::TempDir;
+
+mod together;
 
 use super::*;
 
@@ -20,7 +23,7 @@ struct Fixture {
 impl Fixture {
     fn new(prune: Prune) -> Self {
         let outer = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&outer.path().join("dir"), MODES, prune).expect("a store");
+        let store = Store::open(&outer.path().join("dir"), MODES, prune, None).expect("a store");
         Self { outer, store }
     }
 
@@ -37,7 +40,7 @@ impl Fixture {
         let Self { outer, store } = self;
         let prune = store.prune;
         drop(store);
-        let store = Store::open(&outer.path().join("dir"), MODES, prune).expect("a store");
+        let store = Store::open(&outer.path().join("dir"), MODES, prune, None).expect("a store");
         Self { outer, store }
     }
 
@@ -91,17 +94,25 @@ fn bytes_that_are_there_already_are_not_written() {
     }
 }
 
+/// With the umask of a careful user, which is the whole process's.
+fn carefully<T>(work: impl FnOnce() -> T) -> T {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock();
+    let before = rustix::process::umask(Mode::from_raw_mode(0o077));
+    let done = work();
+    rustix::process::umask(before);
+    done
+}
+
 #[test]
 fn a_file_has_its_kinds_permissions_whatever_the_umask() {
-    let before = rustix::process::umask(Mode::from_raw_mode(0o077));
     let mut fixture = Fixture::new(Prune::Owned);
     for (kind, name, expected) in [(Kind::ConfigMap, "c", 0o664), (Kind::Secret, "s", 0o600)] {
         for (bytes, path) in [(b"small".as_slice(), format!("{name}1")), (LARGE, format!("{name}2"))] {
-            fixture.write_as(kind, &path, bytes).expect("a write");
+            carefully(|| fixture.write_as(kind, &path, bytes).expect("a write"));
             assert_eq!(mode(&fixture.at(&path)), expected, "{path}");
         }
     }
-    rustix::process::umask(before);
 }
 
 #[test]
@@ -304,7 +315,7 @@ fn other_prunes_remove_no_foreign_file_and_never_removes_nothing() {
 #[test]
 fn a_second_store_on_the_directory_is_refused_until_the_first_is_gone() {
     let fixture = Fixture::new(Prune::Owned);
-    let second = Store::open(&fixture.dir(), MODES, Prune::Owned);
+    let second = Store::open(&fixture.dir(), MODES, Prune::Owned, None);
     assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
     fixture.restart();
 }
@@ -314,13 +325,13 @@ fn an_unusable_directory_is_an_error_and_stays_as_it_is() {
     let outer = tempfile::tempdir().expect("a temporary directory");
     let file = outer.path().join("file");
     fs::write(&file, "x").expect("a file");
-    assert!(matches!(Store::open(&file, MODES, Prune::All), Err(OpenError::NotADirectory { .. })));
-    assert!(matches!(Store::open(&file.join("below"), MODES, Prune::All), Err(OpenError::Make { .. })));
+    assert!(matches!(Store::open(&file, MODES, Prune::All, None), Err(OpenError::NotADirectory { .. })));
+    assert!(matches!(Store::open(&file.join("below"), MODES, Prune::All, None), Err(OpenError::Make { .. })));
     assert_eq!(fs::read(&file).expect("the file"), b"x");
     let dir = outer.path().join("dir");
     fs::create_dir(&dir).expect("a folder");
     symlink(outer.path(), dir.join(OWN_FOLDER)).expect("a symlink");
-    assert!(matches!(Store::open(&dir, MODES, Prune::All), Err(OpenError::Write { .. })));
+    assert!(matches!(Store::open(&dir, MODES, Prune::All, None), Err(OpenError::Write { .. })));
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, ExitCode};
 use std::thread;
 use std::time::Duration;
 
 use configbump::child::{self, ChildConfig, Handle};
+use configbump::command::Command;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -95,6 +96,7 @@ async fn obey(handle: &Handle, line: &str) {
             Err(error) => println!("not restarted: {error}"),
         },
         "run a hook" => println!("the hook's code is {:?}", hook(handle).await),
+        "run a hook that leaves a process" => println!("it left {}", leaving_hook().await),
         "raise SIGPIPE" => {
             raise(Signal::PIPE.as_raw()).expect("to raise it");
             println!("raised");
@@ -105,7 +107,7 @@ async fn obey(handle: &Handle, line: &str) {
 
 /// Starts a process as a hook is started, and waits for it only when the supervisor has looked at its remains.
 async fn hook(handle: &Handle) -> Option<i32> {
-    let spawn = || Command::new("sh").args(["-c", "exit 3"]).spawn();
+    let spawn = || std::process::Command::new("sh").args(["-c", "exit 3"]).spawn();
     let (mut hook, awaited) = child::start_awaited(spawn, |hook: &Child| Some(hook.id())).expect("a hook");
     let remains = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(Pid::from_child(&hook)), remains).expect("to wait for its end");
@@ -113,6 +115,15 @@ async fn hook(handle: &Handle) -> Option<i32> {
     let code = hook.wait().expect("its status is still there").code();
     drop(awaited);
     code
+}
+
+/// Runs a command as hooks are run, and gives the PID that it printed.
+async fn leaving_hook() -> String {
+    let words = ["sh", "-c", "sleep 1000 & echo $!"].map(str::to_owned);
+    let mut pid = String::new();
+    let hook = Command::new(&words, Path::new("/"), Duration::from_secs(30));
+    hook.run([], |_, line| line.clone_into(&mut pid)).await.expect("a hook");
+    pid
 }
 
 fn recorder() -> ExitCode {

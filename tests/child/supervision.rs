@@ -30,6 +30,7 @@ crate::tests!(
     orphans_are_reaped_while_the_command_runs,
     a_child_of_somebody_else_is_neither_reaped_nor_ended,
     a_hook_is_left_to_whoever_started_it,
+    what_a_hook_leaves_in_the_background_is_no_part_of_the_program,
 );
 
 fn the_exit_code_is_that_of_the_command() {
@@ -253,4 +254,19 @@ fn a_hook_is_left_to_whoever_started_it() {
     supervised.ready(1);
     assert_eq!(supervised.ask("run a hook"), "the hook's code is Some(3)");
     supervised.ready(2);
+}
+
+fn what_a_hook_leaves_in_the_background_is_no_part_of_the_program() {
+    let script = "echo ready $$ >> \"$0\"; until [ -e \"$0.end\" ]; do sleep 0.01; done";
+    let mut supervised = Asked::PLAIN.controlled().shell(script);
+    supervised.ready(1);
+    let answer = supervised.ask("run a hook that leaves a process");
+    let left = answer.strip_prefix("it left ").and_then(|pid| Pid::from_raw(pid.parse().ok()?)).expect("a PID");
+    until("the supervisor has it", || children_of(supervised.pid()).contains(&left).then_some(()));
+    assert_eq!(supervised.ask("restart"), "restarted");
+    supervised.ready(2);
+    fs::write(supervised.path().join("record.end"), "").expect("to end it");
+    assert_eq!(supervised.code(), 0);
+    assert!(exists(left));
+    kill_process(left, Signal::KILL).expect("to end it");
 }

@@ -65,7 +65,7 @@ pub fn kubeconfig(contexts: &[Context<'_>]) -> String {
 }
 
 /// The DER of a certificate in PEM.
-fn certificate(pem: &str) -> Vec<u8> {
+pub fn certificate(pem: &str) -> Vec<u8> {
     let lines: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     STANDARD.decode(lines).expect("PEM")
 }

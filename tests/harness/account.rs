@@ -58,11 +58,26 @@ impl<'a> Account<'a> {
     /// Lets the account do this in that namespace, and waits until the server knows.
     pub async fn allow(&self, namespace: &Namespace, rule: PolicyRule) {
         let metadata = self.metadata();
-        let role = Role { metadata: metadata.clone(), rules: Some(vec![rule.clone()]) };
+        let role = Role { metadata, rules: Some(vec![rule.clone()]) };
         namespace.create(&role).await;
-        let role_ref = self.role_ref("Role");
-        namespace.create(&RoleBinding { metadata, role_ref, subjects: Some(vec![self.subject()]) }).await;
-        self.wait_until_allowed(Some(&namespace.name), &rule).await;
+        self.bind(namespace, &rule).await;
+    }
+
+    /// Takes away what it was allowed there, and waits until the server knows.
+    pub async fn forbid(&self, namespace: &Namespace, rule: &PolicyRule) {
+        namespace.delete(&self.binding()).await;
+        self.wait_until(false, Some(&namespace.name), rule).await;
+    }
+
+    /// Gives back what it was allowed there, and waits until the server knows.
+    pub async fn bind(&self, namespace: &Namespace, rule: &PolicyRule) {
+        namespace.create(&self.binding()).await;
+        self.wait_until(true, Some(&namespace.name), rule).await;
+    }
+
+    fn binding(&self) -> RoleBinding {
+        let (metadata, role_ref) = (self.metadata(), self.role_ref("Role"));
+        RoleBinding { metadata, role_ref, subjects: Some(vec![self.subject()]) }
     }
 
     /// Lets the account do this in every namespace, and waits until the server knows.
@@ -75,7 +90,7 @@ impl<'a> Account<'a> {
         let role_ref = self.role_ref("ClusterRole");
         let binding = ClusterRoleBinding { metadata, role_ref, subjects: Some(vec![self.subject()]) };
         Api::all(self.home.client()).create(&params, &binding).await.expect("a ClusterRoleBinding");
-        self.wait_until_allowed(None, &rule).await;
+        self.wait_until(true, None, &rule).await;
     }
 
     fn metadata(&self) -> ObjectMeta {
@@ -101,7 +116,7 @@ impl<'a> Account<'a> {
         format!("system:serviceaccount:{}:{}", self.home.name, self.name)
     }
 
-    async fn wait_until_allowed(&self, namespace: Option<&str>, rule: &PolicyRule) {
+    async fn wait_until(&self, allowed: bool, namespace: Option<&str>, rule: &PolicyRule) {
         let reviews = Api::<SubjectAccessReview>::all(self.home.client());
         let name = rule.resource_names.iter().flatten().next();
         let groups = ["system:serviceaccounts", "system:authenticated"].map(str::to_owned);
@@ -120,10 +135,10 @@ impl<'a> Account<'a> {
                 ..SubjectAccessReviewSpec::default()
             };
             let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-            until(PATIENCE, &format!("{} to be allowed to {verb} {resource}", self.user()), async || {
+            until(PATIENCE, &format!("{}: {verb} {resource}, allowed: {allowed}", self.user()), async || {
                 let answer = reviews.create(&PostParams::default(), &review).await.expect("a review");
                 let status = answer.status.expect("a review with a status");
-                if status.allowed { Ok(()) } else { Err(format!("{status:?}")) }
+                if status.allowed == allowed { Ok(()) } else { Err(format!("{status:?}")) }
             })
             .await;
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::net::TcpSocket;
 
 use super::access::Access;
 use super::certificates;
+use super::etcd::Etcd;
 use super::server::Server;
 use super::wait::{run, until};
 
@@ -32,12 +33,12 @@ const AUDIT_POLICY: &str = r#"{
     ]
 }"#;
 
-/// The etcd of this test run, with everything that its API servers share.
+/// An etcd, with everything that its API servers share.
 pub struct Cluster {
     assets: PathBuf,
     folder: PathBuf,
     authority: String,
-    _etcd: Server,
+    pub etcd: Etcd,
 }
 
 struct Shared {
@@ -68,7 +69,8 @@ impl Cluster {
         &shared().cluster
     }
 
-    fn start() -> Self {
+    /// One for a test that troubles it.
+    pub fn start() -> Self {
         let assets = assets();
         let folder = tempfile::Builder::new().prefix("cb-").tempdir().expect("a temporary folder").keep();
         let authority = certificates::write(&folder);
@@ -76,19 +78,8 @@ impl Cluster {
             .and_then(|()| fs::write(folder.join("audit-policy.json"), AUDIT_POLICY))
             .expect("a temporary folder takes a file");
 
-        let peers = socket(&folder, "peers");
-        let args = [
-            format!("--data-dir={}", folder.join("data").display()),
-            format!("--listen-client-urls={}", socket(&folder, "etcd")),
-            format!("--advertise-client-urls={}", socket(&folder, "etcd")),
-            format!("--listen-peer-urls={peers}"),
-            format!("--initial-advertise-peer-urls={peers}"),
-            format!("--initial-cluster=default={peers}"),
-            "--unsafe-no-fsync".to_owned(),
-            "--log-level=error".to_owned(),
-        ];
-        let etcd = Server::start(&assets.join("etcd"), args, &folder.join("etcd.log"), Some(&folder));
-        Self { assets, folder, authority, _etcd: etcd }
+        let etcd = Etcd::start(&assets.join("etcd"), &folder);
+        Self { assets, folder, authority, etcd }
     }
 
     /// Starts an API server of that name on this etcd and waits until it is ready.
@@ -96,7 +87,7 @@ impl Cluster {
         let port = Port::reserve();
         let file = |name: &str| self.folder.join(name).display().to_string();
         let mut args = vec![
-            format!("--etcd-servers={}", socket(&self.folder, "etcd")),
+            format!("--etcd-servers={}", Etcd::url(&self.folder)),
             format!("--bind-address={}", port.address.ip()),
             format!("--secure-port={}", port.address.port()),
             "--permit-port-sharing".to_owned(),
@@ -223,10 +214,6 @@ pub fn free_address() -> SocketAddr {
     let ip = [127, high | 0x80, low, COUNT.fetch_add(1, Ordering::Relaxed)];
     let listener = std::net::TcpListener::bind(SocketAddr::from((ip, 0))).expect("a free port");
     listener.local_addr().expect("a bound socket")
-}
-
-fn socket(folder: &Path, name: &str) -> String {
-    format!("unix://{}", folder.join(name).display())
 }
 
 /// The folder with the servers. There are no tests without them.

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::cluster::ApiServer;
-use super::object::config_map;
+use super::object::{LABELS, config_map};
 use super::wait::{PATIENCE, until};
+use super::workspace::Files;
 
 const AT_A_TIME: usize = 32;
 
@@ -52,9 +53,14 @@ pub struct Namespace {
 impl Namespace {
     /// Names ascend in the order of creation.
     pub async fn new() -> Self {
+        Self::on(ApiServer::shared()).await
+    }
+
+    /// The same on a server that is not everybody's.
+    pub async fn on(server: &ApiServer) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{:03}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let client = ApiServer::shared().admin();
+        let client = server.admin();
         let mut namespace = v1::Namespace::default();
         namespace.metadata.name = Some(name.clone());
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a new namespace");
@@ -100,6 +106,13 @@ impl Namespace {
             }
             deletions.join_all().await;
         }
+    }
+
+    /// The values of the ConfigMaps that [`config_map`] makes, by their keys, as the server has them now.
+    pub async fn files(&self) -> Files {
+        let params = ListParams::default().labels(LABELS);
+        let objects = self.api::<v1::ConfigMap>().list(&params).await.expect("a list");
+        Files::new(objects.into_iter().flat_map(|object| object.data.unwrap_or_default()))
     }
 
     /// Waits until an object created now is younger than this one, by the server's clock, which counts seconds.

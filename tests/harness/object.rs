@@ -16,6 +16,11 @@ pub fn config_map<const N: usize>(name: &str, data: [(&str, &str); N]) -> Config
     ConfigMap { metadata: metadata(name), data: Some(data.into()), ..ConfigMap::default() }
 }
 
+/// A ConfigMap with many keys.
+pub fn large_config_map(name: &str, data: impl IntoIterator<Item = (String, String)>) -> ConfigMap {
+    ConfigMap { metadata: metadata(name), data: Some(data.into_iter().collect()), ..ConfigMap::default() }
+}
+
 /// A ConfigMap with this `binaryData`.
 pub fn binary_config_map<const N: usize>(name: &str, data: [(&str, &[u8]); N]) -> ConfigMap {
     ConfigMap { metadata: metadata(name), binary_data: Some(bytes(data)), ..ConfigMap::default() }

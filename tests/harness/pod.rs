@@ -35,7 +35,7 @@ impl<'w> Pod<'w> {
         self.furnish(Launch::new(self.workspace), access)
     }
 
-    /// Adds what a pod finds.
+    /// Adds what a pod finds; `/run` is its own.
     pub fn furnish(&self, launch: Launch<'w>, access: &Access) -> Launch<'w> {
         let at = "/var/run/secrets/kubernetes.io/serviceaccount";
         let mounts =

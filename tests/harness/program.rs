@@ -38,6 +38,11 @@ impl Program {
         self.child.borrow_mut().try_wait().expect("a child can be waited for").is_none()
     }
 
+    /// What it wrote so far, on both of its streams.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).expect("the program's output")).into_owned()
+    }
+
     /// Waits until `look` is content, or the program ends.
     pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
         until(PATIENCE, what, async || {

@@ -13,8 +13,13 @@ use super::access::Access;
 use super::cluster::ApiServer;
 use super::namespace::Namespace;
 use super::object::LABELS;
-use super::wait::{PATIENCE, until};
+use super::processes::Processes;
+use super::usage::Usage;
+use super::wait::{LONG_PATIENCE, PATIENCE, until};
 use super::workspace::{Files, Workspace};
+
+/// The values of `--publish`: files go live each by itself, or all at one moment.
+pub const WAYS: [&str; 2] = ["file", "set"];
 
 /// A command line that can be run, and run again.
 #[derive(Clone)]
@@ -22,16 +27,25 @@ pub struct Launch<'w> {
     workspace: &'w Workspace,
     args: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
-    prelude: Option<String>,
+    /// Pieces of shell.
+    preludes: Vec<String>,
     own_mounts: bool,
     own_processes: bool,
+    /// Who it runs as, and a piece of shell before it that does so, too.
+    user: Option<(u32, String)>,
+    /// What joins other processes, if it is to.
+    join: Vec<OsString>,
+    /// How long the machine has been up for the sidecar, in seconds beyond what is true.
+    uptime_s: u64,
 }
 
 impl<'w> Launch<'w> {
     /// No option at all, and nothing in the environment but a home without a kubeconfig.
     pub fn bare(workspace: &'w Workspace) -> Self {
         let (args, environment) = (Vec::new(), Vec::new());
-        Self { workspace, args, environment, prelude: None, own_mounts: false, own_processes: false }
+        let (preludes, join) = (Vec::new(), Vec::new());
+        let (own_mounts, own_processes, uptime_s, user) = (false, false, 0, None);
+        Self { workspace, args, environment, preludes, own_mounts, own_processes, user, join, uptime_s }
     }
 
     /// `--dir`, and `--labels` that select what [`config_map`](super::object::config_map) makes.
@@ -60,8 +74,8 @@ impl<'w> Launch<'w> {
         self
     }
 
-    pub fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
-        self.args.extend(args.map(OsString::from));
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
@@ -70,9 +84,9 @@ impl<'w> Launch<'w> {
         self
     }
 
-    /// Runs this piece of shell first, in the process that becomes the sidecar.
+    /// Runs this piece of shell first, after those that were given already, in the process that becomes the sidecar.
     pub fn prelude(mut self, script: impl Into<String>) -> Self {
-        self.prelude = Some(script.into());
+        self.preludes.push(script.into());
         self
     }
 
@@ -88,20 +102,56 @@ impl<'w> Launch<'w> {
         self.mounting(script)
     }
 
+    /// As this user, who may do nothing that others may not, as may this piece of shell, which runs last.
+    pub fn running_as(mut self, user: u32, script: impl Into<String>) -> Self {
+        self.user = Some((user, script.into()));
+        self
+    }
+
+    /// What becomes the sidecar, whose words are its arguments.
+    fn script(&self) -> String {
+        // setpriv sees to it that the sidecar ends with the test's thread, even if that is killed.
+        let become_it = r#"exec setpriv --pdeathsig KILL "$@""#;
+        let preludes: String = self.preludes.iter().map(|script| format!("{script}\n")).collect();
+        let Some((user, script)) = &self.user else { return preludes + become_it };
+        let script = format!("{script}\n{become_it}");
+        format!(
+            r#"{preludes}exec unshare --map-user={user} --map-group={user} sh -ec {} sh "$@""#,
+            shell_words::quote(&script)
+        )
+    }
+
+    /// In a container beside others, with which it shares the processes. What the prelude mounts is seen by the sidecar
+    /// only.
+    pub fn inside(mut self, processes: &Processes) -> Self {
+        self.join = processes.join().into();
+        self
+    }
+
+    /// In a time namespace of its own, in which the machine has been up for so much longer.
+    pub fn uptime(mut self, seconds: u64) -> Self {
+        self.uptime_s = seconds;
+        self.mounting("true")
+    }
+
     pub fn start(&self) -> Sidecar<'w> {
         let log = self.workspace.fresh("log");
         let output = || File::create_new(&log).expect("a temporary folder takes a file");
-        let mut command = Command::new(if self.own_mounts { "unshare" } else { "sh" });
+        let mut words = self.join.clone();
         if self.own_mounts {
-            command.args(["--map-root-user", "--mount"]);
+            words.extend(["unshare", "--map-root-user", "--mount"].map(OsString::from));
             if self.own_processes {
-                command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+                words.extend(["--pid", "--fork", "--kill-child", "--mount-proc"].map(OsString::from));
             }
-            command.arg("sh");
+            if self.uptime_s > 0 {
+                let seconds = self.uptime_s.to_string();
+                words.extend(["--time", "--boottime", &seconds, "--monotonic", &seconds].map(OsString::from));
+            }
         }
-        // setpriv sees to it that the sidecar ends with the test's thread, even if that is killed.
-        let prelude = self.prelude.as_deref().unwrap_or("true");
-        command.args(["-ec", &format!("{prelude}\nexec setpriv --pdeathsig KILL \"$@\""), "sh"]);
+        words.push("sh".into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command.args(["-ec", &self.script(), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_configbump")).args(&self.args);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.workspace.beside("home")).envs(self.environment.iter().cloned());
@@ -109,7 +159,8 @@ impl<'w> Launch<'w> {
         command.stdin(Stdio::null()).stderr(output());
         command.stdout(File::create_new(&stdout).expect("a temporary folder takes a file"));
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; it is part of util-linux"));
-        Sidecar { workspace: self.workspace, command: format!("{:?}", self.args), child: child.into(), log, stdout }
+        let (workspace, command, is_below) = (self.workspace, format!("{:?}", self.args), !self.join.is_empty());
+        Sidecar { workspace, command, child: child.into(), is_below, log, stdout }
     }
 
     /// Runs it to its end.
@@ -132,6 +183,8 @@ pub struct Sidecar<'w> {
     workspace: &'w Workspace,
     command: String,
     child: RefCell<Child>,
+    /// Whether it is the child's child: what joins other processes waits for it, outside.
+    is_below: bool,
     log: PathBuf,
     stdout: PathBuf,
 }
@@ -139,10 +192,19 @@ pub struct Sidecar<'w> {
 impl Sidecar<'_> {
     /// Waits until DIR holds exactly these files.
     pub async fn holds<P: Into<String>, C: AsRef<[u8]>>(&self, files: impl IntoIterator<Item = (P, C)>) {
-        let wanted = Files::new(files);
-        self.until(&format!("DIR to hold {wanted:?}\n"), || {
+        self.holds_within(PATIENCE, &Files::new(files)).await;
+    }
+
+    /// The same, where it has failed for so long that it does not try often, or has much to do until then.
+    pub async fn soon_holds<P: Into<String>, C: AsRef<[u8]>>(&self, files: impl IntoIterator<Item = (P, C)>) {
+        self.holds_within(LONG_PATIENCE, &Files::new(files)).await;
+    }
+
+    /// Waits until DIR holds exactly these files.
+    pub async fn holds_within(&self, patience: Duration, wanted: &Files) {
+        self.until_within(patience, &format!("DIR to hold {wanted:?}\n"), || {
             let files = self.workspace.files();
-            if files == wanted { Ok(()) } else { Err(format!("{files:?}")) }
+            if files == *wanted { Ok(()) } else { Err(format!("{files:?}")) }
         })
         .await;
     }
@@ -169,12 +231,23 @@ impl Sidecar<'_> {
         self.says("in sync").await;
     }
 
+    /// The same, where there is much to do until then.
+    pub async fn soon_in_sync(&self) {
+        self.soon("a first sync", || self.first_line_with("in sync")).await;
+    }
+
     /// Waits for a line on stderr that contains the text, and gives it.
     pub async fn says(&self, text: &str) -> String {
-        self.until(&format!("a line with {text:?}"), || {
-            self.lines().into_iter().find(|line| line.contains(text)).ok_or_else(|| "no such line".to_owned())
-        })
-        .await
+        self.until(&format!("a line with {text:?}"), || self.first_line_with(text)).await
+    }
+
+    /// The same, where it has failed for so long that it does not try often.
+    pub async fn soon_says(&self, text: &str) -> String {
+        self.soon(&format!("a line with {text:?}"), || self.first_line_with(text)).await
+    }
+
+    fn first_line_with(&self, text: &str) -> Result<String, String> {
+        self.lines().into_iter().find(|line| line.contains(text)).ok_or_else(|| "no such line".to_owned())
     }
 
     /// Waits until exactly so many lines on stderr contain the text.
@@ -197,8 +270,17 @@ impl Sidecar<'_> {
     }
 
     /// Waits until `look` is content, or the sidecar ends.
-    pub async fn until<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-        until(PATIENCE, what, async || {
+    pub async fn until<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        self.until_within(PATIENCE, what, look).await
+    }
+
+    /// The same, where it has failed for so long that it does not try often.
+    pub async fn soon<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        self.until_within(LONG_PATIENCE, what, look).await
+    }
+
+    async fn until_within<T>(&self, patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+        until(patience, what, async || {
             let alive = self.status().is_none();
             let found = look();
             assert!(alive || found.is_ok(), "the sidecar ended before {what}");
@@ -211,8 +293,64 @@ impl Sidecar<'_> {
         self.child.borrow().id()
     }
 
+    /// The TCP ports that it listens on: those of `/proc/PID/net` whose sockets it holds (`proc_net(5)`).
+    pub fn ports(&self) -> Vec<u16> {
+        let process = PathBuf::from(format!("/proc/{}", self.pid()));
+        let held: Vec<_> = fs::read_dir(process.join("fd"))
+            .expect("its files")
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .map(|target| target.display().to_string())
+            .collect();
+        let mut ports = Vec::new();
+        for table in ["net/tcp", "net/tcp6"] {
+            let lines = fs::read_to_string(process.join(table)).unwrap_or_default();
+            for line in lines.lines().skip(1) {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                // 0A is LISTEN.
+                if fields[3] == "0A" && held.contains(&format!("socket:[{}]", fields[9])) {
+                    let port = fields[1].rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+                    ports.push(port.expect("a port"));
+                }
+            }
+        }
+        ports
+    }
+
+    /// Sends a signal, by its name or number, to the first process of its own PID namespace.
+    pub fn signal_process_1(&self, signal: &str) {
+        let unshare = self.pid();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).expect("its children");
+        let kill = Command::new("kill").args(["-s", signal, children.trim()]).status();
+        assert!(kill.expect("kill").success(), "{signal} to {children}");
+    }
+
+    /// The process that is configbump, as seen from here.
+    pub fn process(&self) -> u32 {
+        self.below().map_or(self.pid(), |pid| pid.as_raw_pid().unsigned_abs())
+    }
+
+    /// What the kernel says of a property of it (`proc_pid_status(5)`).
+    pub fn status_of(&self, property: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).expect("a running process");
+        let value = status.lines().find_map(|line| line.strip_prefix(property)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {property} in {status}")).trim().to_owned()
+    }
+
+    /// What it takes of the machine now.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child.borrow()), signal).expect("the sidecar is running");
+        let process = self.below().unwrap_or(Pid::from_child(&self.child.borrow()));
+        kill_process(process, signal).expect("the sidecar is running");
+    }
+
+    /// The sidecar itself if it is the child's child, and runs.
+    fn below(&self) -> Option<Pid> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = self.is_below.then(|| fs::read_to_string(children).unwrap_or_default())?;
+        children.split_ascii_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?))
     }
 
     /// Waits for its end.
@@ -251,8 +389,11 @@ impl Drop for Sidecar<'_> {
             eprintln!("configbump {}\nexit status: {:?}", self.command, self.status());
             eprintln!("files: {files:?}\nfolders: {folders:?}\nlog:\n{}", self.stderr());
         }
+        let below = self.below();
         let child = self.child.get_mut();
-        child.kill().and_then(|()| child.wait()).expect("a child can be killed");
+        // What waits for it ends with it, so that it has ended then.
+        let killed = below.map_or_else(|| child.kill(), |pid| kill_process(pid, Signal::KILL).map_err(Into::into));
+        killed.and_then(|()| child.wait()).expect("a child can be killed");
     }
 }
 

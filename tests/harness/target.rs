@@ -1,8 +1,10 @@
 //! A target of signals that notes each HUP, with what it finds then.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::processes::Processes;
 use super::program::Program;
 use super::workspace::Workspace;
 
@@ -15,6 +17,9 @@ const SCRIPT: &str = r#"
     while kill -0 $! 2>/dev/null; do wait $!; done
 "#;
 
+/// Notes the content of DIR.
+const CONTENT: &str = r#"cat "$dir"/*"#;
+
 pub struct Target {
     program: Program,
     log: PathBuf,
@@ -23,15 +28,37 @@ pub struct Target {
 impl Target {
     /// One that notes the content of DIR.
     pub async fn start(workspace: &Workspace) -> Self {
-        Self::noting(workspace, r#"cat "$dir"/*"#).await
+        Self::noting(workspace, CONTENT).await
     }
 
     /// One that notes, as a line, what this piece of shell prints; `$dir` in it is DIR.
     pub async fn noting(workspace: &Workspace, note: &str) -> Self {
         let log = workspace.fresh("bumps");
-        let (dir, name) = (workspace.dir(), Self::name(workspace));
-        let args = [Path::new("-c"), Path::new(SCRIPT), Path::new(&name), &dir, &log, Path::new(note)];
-        let program = Program::start(workspace, "sh", args);
+        Self::ready(Program::start(workspace, "sh", Self::args(workspace, &log, note)), log).await
+    }
+
+    /// One that is the first process of a container.
+    pub async fn entering(processes: &Processes, workspace: &Workspace) -> Self {
+        let log = workspace.fresh("bumps");
+        Self::ready(processes.enter(workspace, "sh", Self::args(workspace, &log, CONTENT)), log).await
+    }
+
+    /// One whose parent is the first process of a container.
+    pub async fn below(processes: &Processes, workspace: &Workspace) -> Self {
+        let (log, parent) = (workspace.fresh("bumps"), workspace.fresh("parent"));
+        let args = Self::args(workspace, &log, CONTENT).map(|arg| format!("'{}'", arg.display()));
+        fs::write(&parent, format!("sh {} & wait", args.join(" "))).expect("a file");
+        Self::ready(processes.enter(workspace, "sh", [parent]), log).await
+    }
+
+    /// What a shell is given to be a target that notes in this file.
+    pub fn args(workspace: &Workspace, log: &Path, note: &str) -> [OsString; 4] {
+        let script = Self::name(workspace);
+        fs::write(&script, SCRIPT).expect("a file");
+        [script.into(), workspace.dir().into(), log.into(), note.into()]
+    }
+
+    async fn ready(program: Program, log: PathBuf) -> Self {
         program
             .until("a target with a handler", async || {
                 log.exists().then_some(()).ok_or_else(|| "it has none yet".to_owned())

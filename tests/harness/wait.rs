@@ -1,11 +1,15 @@
-//! Waiting with a deadline, which is the only way in which a test waits.
+//! Waiting with a deadline, which is the only way in which a test waits for anything.
 
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-const STEP: Duration = Duration::from_millis(10);
+/// How long a test waits for a sidecar that has failed for a while: its longest wait between two tries, and time to spare.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(30 + 30);
+
+/// How long it rests between two looks.
+pub const STEP: Duration = Duration::from_millis(10);
 
 /// Runs the future of a test on a runtime of its own.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
@@ -28,4 +32,9 @@ pub async fn until<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut(
             Err(_) => tokio::time::sleep(STEP).await,
         }
     }
+}
+
+/// Lets a fault last for so long. What comes after it is waited for by [`until`].
+pub async fn lasting(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }

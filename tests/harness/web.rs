@@ -17,25 +17,79 @@ use super::wait::{PATIENCE, run};
 const CLIENTS: usize = 4;
 const REST: Duration = Duration::from_millis(1);
 
+/// What a server has said.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// The headers, a line each, in lower case.
+    pub head: String,
+    pub body: String,
+}
+
 /// The body of what is at `/`.
 ///
 /// # Errors
 ///
 /// Anything but a whole answer with status 200.
 pub async fn get(server: SocketAddr) -> io::Result<String> {
+    get_path(server, "/").await
+}
+
+/// The body of what is at this path.
+///
+/// # Errors
+///
+/// Anything but a whole answer with status 200.
+pub async fn get_path(server: SocketAddr, path: &str) -> io::Result<String> {
+    match ask(server, path).await? {
+        Answer { status: 200, body, .. } => Ok(body),
+        other => Err(io::Error::other(format!("{other:?}"))),
+    }
+}
+
+/// What is at a path.
+///
+/// # Errors
+///
+/// Anything but a whole answer.
+pub async fn ask(server: SocketAddr, path: &str) -> io::Result<Answer> {
     let talk = async {
         let mut stream = TcpStream::connect(server).await?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
     let answer = timeout(PATIENCE, talk).await??;
-    let broken = || io::Error::other(format!("{answer:?}"));
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let is_whole = head.starts_with("HTTP/1.1 200 ") && length.is_none_or(|length: usize| length == body.len());
-    if is_whole { Ok(body.to_owned()) } else { Err(broken()) }
+    whole(&answer).ok_or_else(|| io::Error::other(format!("{answer:?}")))
+}
+
+fn whole(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let (status, head) = head.strip_prefix("HTTP/1.1 ")?.split_once("\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let length: Option<usize> = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let body = match length {
+        _ if head.contains("transfer-encoding: chunked") => unchunked(body)?,
+        Some(length) if body.len() != length => return None,
+        _ => body.to_owned(),
+    };
+    Some(Answer { status: status.get(..3)?.parse().ok()?, head, body })
+}
+
+/// What was sent in chunks, if the last one was.
+fn unchunked(mut chunks: &str) -> Option<String> {
+    let mut text = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n")?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return Some(text);
+        }
+        text.push_str(rest.get(..length)?);
+        chunks = rest.get(length..)?.strip_prefix("\r\n")?;
+    }
 }
 
 /// Clients that ask all the time.
@@ -47,7 +101,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn on(server: SocketAddr) -> Self {
+    pub fn on(server: SocketAddr, path: &'static str) -> Self {
         let mut load =
             Self { over: Arc::default(), answers: Arc::default(), failures: Arc::default(), clients: vec![] };
         for _ in 0..CLIENTS {
@@ -55,7 +109,7 @@ impl Load {
                 (Arc::clone(&load.over), Arc::clone(&load.answers), Arc::clone(&load.failures));
             let ask = async move {
                 while !over.load(Ordering::Relaxed) {
-                    match get(server).await {
+                    match get_path(server, path).await {
                         Ok(_) => _ = answers.fetch_add(1, Ordering::Relaxed),
                         Err(error) => failures.lock().expect("nobody panics with it").push(error.to_string()),
                     }

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// The store's own folder in DIR; what is in it is nobody else's business.
 const STATE: &str = ".configbump";
 
+/// The link to the live files of a set.
+pub const DATA: &str = "..data";
+
 pub struct Workspace {
     root: TempDir,
     files_made: Cell<usize>,
@@ -50,18 +53,22 @@ impl Workspace {
         write(&self.path(relative), content);
     }
 
-    /// Every file below DIR, but for the store's own.
+    /// Every file below DIR, but for the store's own and the trees of a set.
     pub fn files(&self) -> Files {
-        let mut files = Files::default();
-        walk(&self.dir(), Path::new(""), &mut |relative, path| {
-            if path.is_dir() {
-                return Ok(());
-            }
-            // The target of a symbolic link counts as the file's content; a dangling one has none.
-            files.0.insert(relative.display().to_string(), fs::read(path)?);
-            Ok(())
-        });
-        files
+        Files::below(&self.dir())
+    }
+
+    /// The files of a set, as who follows `..data` once finds them.
+    pub fn set(&self) -> Files {
+        let live = self.path(DATA);
+        Files::below(&fs::canonicalize(&live).unwrap_or_else(|error| panic!("{}: {error}", live.display())))
+    }
+
+    /// The trees that there are of files that go live together, in DIR and in the store's own folder.
+    pub fn trees(&self) -> Vec<PathBuf> {
+        let entries = [self.dir(), self.path(STATE)].map(|folder| fs::read_dir(folder).into_iter().flatten());
+        let paths = entries.into_iter().flatten().map(|entry| entry.expect("an entry of a folder").path());
+        paths.filter(|path| is_of_set(path) && !path.ends_with(DATA)).collect()
     }
 
     /// Every folder below DIR, but for the store's own.
@@ -111,6 +118,11 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) {
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
+/// Whether it is the link to the live files of a set, or a tree of files: no object can have a file of such a name.
+fn is_of_set(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+}
+
 /// Visits what is below `folder`. What vanishes meanwhile was not there.
 fn walk(folder: &Path, relative: &Path, visit: &mut impl FnMut(&Path, &Path) -> io::Result<()>) {
     let entries = match fs::read_dir(folder) {
@@ -120,12 +132,12 @@ fn walk(folder: &Path, relative: &Path, visit: &mut impl FnMut(&Path, &Path) -> 
     };
     for entry in entries.map(|entry| entry.expect("an entry of a folder")) {
         let (path, relative) = (entry.path(), relative.join(entry.file_name()));
-        if relative == Path::new(STATE) {
+        if relative == Path::new(STATE) || is_of_set(&relative) {
             continue;
         }
         match visit(&relative, &path) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => panic!("{}: {error}", path.display()),
         }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -141,6 +153,23 @@ pub struct Files(BTreeMap<String, Vec<u8>>);
 impl Files {
     pub fn new<P: Into<String>, C: AsRef<[u8]>>(files: impl IntoIterator<Item = (P, C)>) -> Self {
         Self(files.into_iter().map(|(path, content)| (path.into(), content.as_ref().to_vec())).collect())
+    }
+
+    fn below(folder: &Path) -> Self {
+        let mut files = Self::default();
+        walk(folder, Path::new(""), &mut |relative, path| {
+            if path.is_dir() {
+                return Ok(());
+            }
+            // The target of a symbolic link counts as the file's content; a dangling one has none.
+            files.0.insert(relative.display().to_string(), fs::read(path)?);
+            Ok(())
+        });
+        files
+    }
+
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.values().map(Vec::as_slice)
     }
 
     pub fn paths(&self) -> Vec<&str> {

@@ -8,11 +8,13 @@ use serde_json::Value;
 use crate::harness::access::Access;
 use crate::harness::account::{Account, least, least_by_name};
 use crate::harness::cluster::{ApiServer, Cluster};
+use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{config_map, labelled, secret};
 use crate::harness::pod::Pod;
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::{run, until};
+use crate::harness::witness::Witness;
 use crate::harness::workspace::Workspace;
 
 /// The requests of an account that ended with this status code.
@@ -174,6 +176,35 @@ fn a_role_taken_away_removes_no_file() {
             sidecar.holds([("a.yaml", "1")]).await;
             sidecar.terminate().await;
         }
+    });
+}
+
+/// The server asks for the Role at each new request.
+#[test]
+fn a_role_taken_away_while_it_runs_is_named_and_noticed_when_it_is_given_back() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let account = Account::new(&namespace, "sidecar").await;
+        account.allow(&namespace, least(&["configmaps"])).await;
+        let mut access = ApiServer::shared().access(&account.token().await);
+        let link = Link::to(access.address, State::Up).await;
+        access.address = link.address;
+        let gone = namespace.create(&config_map("gone", [("gone", "1")])).await;
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let sidecar = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]).start();
+        sidecar.holds([("a.yaml", "1"), ("gone", "1")]).await;
+        let mut witness = Witness::of(&workspace);
+
+        account.forbid(&namespace, &least(&["configmaps"])).await;
+        link.cut();
+        sidecar.says("403").await;
+        namespace.delete(&gone).await;
+        namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
+        refused(&sidecar, &account.user(), 3).await;
+        witness.saw_nothing_go();
+        account.bind(&namespace, &least(&["configmaps"])).await;
+        sidecar.soon_holds([("a.yaml", "2")]).await;
+        assert_eq!((witness.removed(), sidecar.lines_with(&["403"]).len()), (vec!["gone".to_owned()], 1));
     });
 }
 

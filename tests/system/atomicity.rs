@@ -1,17 +1,16 @@
 //! A reader that opens a file at any moment gets all of one version, whatever happens to the writer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
+use crate::harness::poller::Poller;
 use crate::harness::sidecar::Launch;
 use crate::harness::wait::run;
-use crate::harness::workspace::Workspace;
+use crate::harness::workspace::{Workspace, write};
 
 const FILE_BYTES: usize = 700_000;
 
@@ -20,41 +19,22 @@ fn content(version: usize) -> String {
     format!("{version:08}").repeat(FILE_BYTES / 8)
 }
 
-/// Reads a file in a loop, from when it is first there until it is told to stop.
-struct Reader {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
-}
-
+#[derive(Default)]
 struct Seen {
     reads: usize,
     versions: BTreeSet<String>,
 }
 
-impl Reader {
-    fn start(path: PathBuf) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let read = move || {
-            let mut seen = Seen { reads: 0, versions: BTreeSet::new() };
-            while !stopped.load(Ordering::Relaxed) {
-                let text = fs::read_to_string(&path).expect("the file is there at every moment");
-                assert_eq!(text.len(), FILE_BYTES, "the file is whole at every moment");
-                let version = &text[..8];
-                assert!(text == version.repeat(FILE_BYTES / 8), "no version is mixed with another");
-                seen.versions.insert(version.to_owned());
-                seen.reads += 1;
-            }
-            seen
-        };
-        Self { stop, thread: std::thread::spawn(read) }
-    }
-
-    /// Fails if the reader ever saw anything but a whole version.
-    fn stop(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
+/// Reads a file in a loop, from when it is first there, and panics at anything but a whole version.
+fn reader(path: PathBuf) -> Poller<Seen> {
+    Poller::start(move |seen: &mut Seen| {
+        let text = fs::read_to_string(&path).expect("the file is there at every moment");
+        assert_eq!(text.len(), FILE_BYTES, "the file is whole at every moment");
+        let version = &text[..8];
+        assert!(text == version.repeat(FILE_BYTES / 8), "no version is mixed with another");
+        seen.versions.insert(version.to_owned());
+        seen.reads += 1;
+    })
 }
 
 #[test]
@@ -66,11 +46,14 @@ fn a_reader_sees_whole_files_only_during_hundreds_of_updates() {
         namespace.create(&version(0)).await;
         let sidecar = Launch::within(&namespace, &workspace).start();
         sidecar.holds([("large", content(0))]).await;
-        let reader = Reader::start(workspace.path("large"));
+        let reader = reader(workspace.path("large"));
         for number in 1..=UPDATES {
             namespace.replace(&version(number)).await;
+            // On a slow machine it must not fall behind by more than it can make up for.
+            if number % 10 == 0 {
+                sidecar.holds([("large", content(number))]).await;
+            }
         }
-        sidecar.holds([("large", content(UPDATES))]).await;
         let seen = reader.stop();
         assert!(seen.reads >= UPDATES, "only {} reads", seen.reads);
         assert!(seen.versions.len() >= UPDATES / 10, "only {} versions", seen.versions.len());
@@ -88,7 +71,7 @@ fn a_kill_at_any_moment_leaves_whole_files_and_the_next_start_clears_up() {
         let sidecar = launch.start();
         sidecar.in_sync().await;
         sidecar.kill();
-        let reader = Reader::start(workspace.path("large"));
+        let reader = reader(workspace.path("large"));
         let mut number = 0;
         for kill in 0..KILLS {
             let sidecar = launch.start();
@@ -114,5 +97,92 @@ fn a_kill_at_any_moment_leaves_whole_files_and_the_next_start_clears_up() {
             .map(|entry| entry.file_name())
             .collect();
         assert!(left.is_empty(), "temporary files are left: {left:?}");
+    });
+}
+
+/// How many kills there are, and the longest time from a start, or from a change, to one.
+const KILLS: usize = 500;
+const KILL_AFTER_MAX: Duration = Duration::from_millis(60);
+
+/// What a directory is to hold in a version: a file that stays, a large one, and others that come and go.
+fn files_of(version: usize) -> BTreeMap<String, String> {
+    let large = content(version)[..100_000].to_owned();
+    let mut files = BTreeMap::from([("small".to_owned(), format!("{version:08}\n")), ("large".to_owned(), large)]);
+    files.insert(format!("sometimes-{}", version % 3), format!("{version:08}"));
+    files
+}
+
+/// The files that a reader sees, of which each is of one version as a whole.
+fn whole_files(workspace: &Workspace) -> BTreeMap<String, String> {
+    let visible = names(&workspace.dir()).into_iter().filter(|name| !name.starts_with('.'));
+    let read = |name: String| fs::read_to_string(workspace.path(&name)).ok().map(|text| (name, text));
+    let files: BTreeMap<_, _> = visible.filter_map(read).collect();
+    for (name, text) in &files {
+        let version = text.get(..8).and_then(|version| version.parse().ok());
+        let whole = version.and_then(|version| files_of(version).remove(name));
+        assert!(whole.as_ref() == Some(text), "{name} is no version as a whole, but {} bytes", text.len());
+    }
+    files
+}
+
+/// The names in a folder; none if it is not there yet.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").file_name());
+    entries.map(|name| name.into_string().expect("text")).collect()
+}
+
+/// What is left in the folder of the state, and of trees that nobody needs.
+fn leftovers(workspace: &Workspace) -> Vec<String> {
+    let state = names(&workspace.path(".configbump")).into_iter().filter(|name| name != "record");
+    // The live tree may stay, and the one before it.
+    let trees = names(&workspace.dir()).into_iter().filter(|name| name.starts_with("..2")).skip(2);
+    state.chain(trees).collect()
+}
+
+#[test]
+fn killed_500_times_at_random_moments_it_leaves_no_part_of_a_file_no_orphan_and_no_bump_untold() {
+    let workspace = Workspace::new();
+    let (manifests, told) = (workspace.beside("manifests"), workspace.beside("told"));
+    write(&told, "");
+    write(&manifests.join("none.json"), "");
+    let publish = |version: usize| {
+        let map = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": files_of(version),
+            "metadata": { "name": "routes", "labels": { "app": "web" } },
+        });
+        let temporary = workspace.fresh("edited");
+        write(&temporary, map.to_string());
+        fs::rename(temporary, manifests.join("routes.json")).expect("a file replaced");
+    };
+    let hook = format!("sh -c 'cat \"$CONFIG_BUMP_DIR\"/small >>{}'", told.display());
+    let launch = Launch::new(&workspace).arg("--manifests").arg(&manifests).args(["--exec", &hook, "--settle", "1ms"]);
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    run(async {
+        let mut version = 0;
+        for kill in 0..KILLS {
+            version += 1;
+            publish(version);
+            // From one way of publishing to the other no file is missing either.
+            let way = if random.bool() { "file" } else { "set" };
+            let sidecar = launch.clone().args(["--publish", way]).start();
+            if kill % 2 == 0 {
+                let (wanted, line) = (files_of(version), format!("{version:08}"));
+                let look = || {
+                    let files = whole_files(&workspace);
+                    let is_told = fs::read_to_string(&told).expect("what was told").lines().any(|told| told == line);
+                    let left = leftovers(&workspace);
+                    let state = format!("{:?}, told: {is_told}, left: {left:?}", files.keys());
+                    if files == wanted && is_told && left.is_empty() { Ok(()) } else { Err(state) }
+                };
+                sidecar.until(&format!("version {version} and nothing else, after {kill} kills"), look).await;
+                version += 1;
+                publish(version);
+            }
+            tokio::time::sleep(KILL_AFTER_MAX.mul_f64(random.f64())).await;
+            sidecar.kill();
+            whole_files(&workspace);
+        }
     });
 }

@@ -6,14 +6,16 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::access::{Access, Context, kubeconfig};
-use crate::harness::certificates;
+use crate::harness::certificates::{self, Authority, LAST_YEAR};
 use crate::harness::cluster::ApiServer;
+use crate::harness::faulty::Faulty;
 use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
 use crate::harness::pod::Pod;
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::run;
+use crate::harness::witness::Witness;
 use crate::harness::workspace::{Workspace, write};
 
 /// A way to the shared server.
@@ -151,6 +153,54 @@ fn an_authority_replaced_on_disk_is_trusted_from_then_on() {
         sidecar.holds([("a.yaml", "1")]).await;
         write(&authority, &right);
         sidecar.holds([("a.yaml", "2")]).await;
+    });
+}
+
+/// The authority and with it the server's certificate are replaced while it runs, the file in the pod later.
+#[test]
+fn an_authority_replaced_while_it_runs_is_said_and_trusted_once_it_is_on_disk() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let faulty = Faulty::before(&ApiServer::shared().admin_access()).await;
+        let pod = Pod::new(&workspace, &namespace.name, &faulty.access);
+        let sidecar = pod.launch(&faulty.access).start();
+        sidecar.holds([("a.yaml", "1")]).await;
+        let mut witness = Witness::of(&workspace);
+        let authority = Authority::new();
+        faulty.identify_by(authority.server(LAST_YEAR));
+        let line = sidecar.says("invalid peer certificate").await;
+        assert!(line.contains(&faulty.access.url()) && line.contains("authority"), "{line}");
+        namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
+        pod.put("ca.crt", &authority.pem());
+        sidecar.soon_holds([("a.yaml", "2")]).await;
+        witness.saw_nothing_go();
+    });
+}
+
+/// Where the server was away for a moment, as it is when it gets a new certificate.
+#[test]
+fn a_certificate_that_has_expired_is_said_and_its_renewal_noticed() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let faulty = Faulty::before(&ApiServer::shared().admin_access()).await;
+        let link = Link::to(faulty.access.address, State::Up).await;
+        let access = Access { address: link.address, ..faulty.access.clone() };
+        let sidecar = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]).start();
+        sidecar.holds([("a.yaml", "1")]).await;
+        let mut witness = Witness::of(&workspace);
+        link.set(State::Down);
+        sidecar.says("cannot watch").await;
+        faulty.expire();
+        link.set(State::Up);
+        let line = sidecar.says("expired").await;
+        assert!(line.contains("WARN") && line.contains(&access.url()), "{line}");
+        namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
+        faulty.renew();
+        sidecar.soon_holds([("a.yaml", "2")]).await;
+        witness.saw_nothing_go();
+        assert_eq!(sidecar.lines_with(&["expired"]).len(), 1);
     });
 }
 

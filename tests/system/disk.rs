@@ -1,12 +1,15 @@
-//! Disks that are full or read-only.
+//! Disks that are full or read-only, and a directory that is taken away.
 
 use std::fs;
+use std::os::unix::fs::chown;
+use std::process::Command;
 
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
-use crate::harness::sidecar::Launch;
-use crate::harness::wait::run;
+use crate::harness::sidecar::{Launch, Sidecar};
+use crate::harness::wait::{PATIENCE, run};
 use crate::harness::workspace::Workspace;
+use crate::processes::{NOBODY, as_nobody};
 
 #[test]
 fn on_a_full_disk_the_last_good_file_stays_and_the_change_is_made_when_there_is_room() {
@@ -59,5 +62,101 @@ fn nothing_is_written_outside_dir() {
         namespace.replace(&config_map("routes", [("large", "1"), ("small", large.as_str())])).await;
         sidecar.holds([("large", "1"), ("small", large.as_str())]).await;
         sidecar.terminate().await;
+    });
+}
+
+/// Both ways in which files go live.
+const WAYS: [&str; 2] = ["file", "set"];
+
+/// Runs a piece of shell among the mounts of a sidecar.
+fn among_its_mounts(sidecar: &Sidecar<'_>, script: &str) {
+    let target = sidecar.process().to_string();
+    let nsenter = ["--target", &target, "--mount", "--user", "--preserve-credentials", "sh", "-ec", script];
+    let status = Command::new("nsenter").args(nsenter).status().expect("nsenter, which is part of util-linux");
+    assert!(status.success(), "{script}");
+}
+
+#[test]
+fn without_room_or_inodes_the_old_files_stay_whole_and_it_goes_on_by_itself_when_there_are_some() {
+    let full = ("size=2m", "cat /dev/zero 2>/dev/null >filler || true");
+    let many = ("nr_inodes=60", "i=0; while (: >filler-$i) 2>/dev/null; do i=$((i + 1)); done");
+    run(async {
+        for (way, (limit, fill)) in WAYS.iter().flat_map(|way| [full, many].map(|fault| (way, fault))) {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let version = |number: &str| (number.repeat(200_000), number.repeat(10));
+            let object = |large: &str, small: &str| config_map("routes", [("large", large), ("small", small)]);
+            let (large, small) = version("1");
+            namespace.create(&object(&large, &small)).await;
+            fs::create_dir(workspace.dir()).expect("a folder");
+            let dir = workspace.dir().display().to_string();
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.mounting(format!("mount -t tmpfs -o {limit} none '{dir}'")).start();
+            sidecar.in_sync().await;
+            let read = |name: &str| fs::read_to_string(sidecar.sees(&workspace.path(name))).unwrap_or_default();
+
+            among_its_mounts(&sidecar, &format!("cd '{dir}'; {fill}"));
+            let (new_large, new_small) = version("2");
+            namespace.replace(&object(&new_large, &new_small)).await;
+            let line = sidecar.says("No space left on device").await;
+            assert!(line.contains("make room"), "{line}");
+            assert!(
+                read("large") == large && [&small, &new_small].contains(&&read("small")),
+                "the old files are whole"
+            );
+
+            among_its_mounts(&sidecar, &format!("cd '{dir}'; rm -f filler*"));
+            let is_new = || read("large") == new_large && read("small") == new_small;
+            sidecar.soon("the new files", || if is_new() { Ok(()) } else { Err("not yet".to_owned()) }).await;
+            sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
+fn without_permission_the_old_files_stay_and_it_goes_on_by_itself_when_it_has_it_again() {
+    run(async {
+        for way in WAYS {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.prelude(as_nobody(&workspace, "")).start();
+            sidecar.in_sync().await;
+            let (dir, state) = (workspace.dir(), workspace.path(".configbump"));
+            let give_to = |user| [&dir, &state].map(|path| chown(path, Some(user), None).expect("root may do that"));
+            let read = || fs::read_to_string(workspace.path("a")).unwrap_or_default();
+
+            give_to(0);
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
+            sidecar.says("Permission denied").await;
+            assert_eq!(read(), "1");
+            give_to(NOBODY);
+            sidecar.soon("the new file", || if read() == "2" { Ok(()) } else { Err(read()) }).await;
+            sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
+fn when_dir_or_the_folder_of_the_state_is_taken_away_it_says_so_and_ends_and_the_next_start_makes_it_anew() {
+    run(async {
+        for (way, lost) in WAYS.iter().flat_map(|way| ["", ".configbump"].map(|lost| (way, lost))) {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.start();
+            sidecar.in_sync().await;
+            fs::remove_dir_all(workspace.path(lost)).expect("a folder");
+            fs::create_dir(workspace.path(lost)).expect("a folder");
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
+            let ended = sidecar.ended(PATIENCE).await;
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            let last = ended.stderr.lines().last().unwrap_or_default();
+            assert!(last.contains("was removed or replaced"), "{ended:?}");
+
+            let sidecar = launch.start();
+            let read = || fs::read_to_string(workspace.path("a")).unwrap_or_default();
+            sidecar.until("the new file", || if read() == "2" { Ok(()) } else { Err(read()) }).await;
+            sidecar.terminate().await;
+        }
     });
 }

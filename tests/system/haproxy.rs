@@ -32,7 +32,7 @@ fn general(workspace: &Workspace) -> PathBuf {
     path
 }
 
-fn site(address: SocketAddr, answer: &str) -> ConfigMap {
+pub fn site(address: SocketAddr, answer: &str) -> ConfigMap {
     let frontend = format!(
         "frontend site\n    bind {address}\n    http-request return status 200 content-type text/plain string \"{answer}\"\n"
     );
@@ -49,26 +49,35 @@ async fn answers(haproxy: &Program, server: SocketAddr, wanted: &str) {
         .await;
 }
 
-fn launch<'w>(namespace: &Namespace, workspace: &'w Workspace) -> Launch<'w> {
+pub fn launch<'w>(namespace: &Namespace, workspace: &'w Workspace) -> Launch<'w> {
     let expression = format!("haproxy .*{}", general(workspace).display());
     let launch = Launch::within(namespace, workspace).args(["--signal", "USR2", "--process-command", &expression]);
     launch.args(["--settle", "10ms"])
 }
 
+/// One that reads DIR.
+pub fn start(workspace: &Workspace) -> Program {
+    let (general, dir) = (general(workspace), workspace.dir());
+    Program::start(workspace, "haproxy", ["-W".as_ref(), "-f".as_ref(), &*general, "-f".as_ref(), &dir])
+}
+
+/// The check by which HAProxy looks at other files than those of DIR.
+pub fn check(workspace: &Workspace) -> String {
+    format!("haproxy -c -f '{}' -f {{}}", general(workspace).display())
+}
+
 #[test]
-fn under_load_no_request_fails_across_10_reloads() {
-    const RELOADS: usize = 10;
+fn under_load_no_request_fails_across_50_reloads() {
+    const RELOADS: usize = 50;
     run(async {
         let (namespace, workspace, address) = (Namespace::new().await, Workspace::new(), free_address());
         namespace.create(&site(address, "first")).await;
         let sidecar = launch(&namespace, &workspace).args(["--initial-bump", "never"]).start();
         sidecar.in_sync().await;
-        let (general, dir) = (general(&workspace), workspace.dir());
-        let haproxy =
-            Program::start(&workspace, "haproxy", ["-W".as_ref(), "-f".as_ref(), &*general, "-f".as_ref(), &dir]);
+        let haproxy = start(&workspace);
         answers(&haproxy, address, "first").await;
 
-        let load = Load::on(address);
+        let load = Load::on(address, "/");
         for number in 1..=RELOADS {
             let answer = format!("answer {number}");
             namespace.replace(&site(address, &answer)).await;

@@ -94,6 +94,21 @@ fn one_killed_while_the_command_runs_runs_it_again() {
 }
 
 #[test]
+fn as_process_1_it_reaps_what_a_command_leaves_in_the_background() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        // The first one leaves a process that ends soon, and the second one sees whether anything is left of that.
+        let script = "[ -e pid ] || { sleep 0.1 & echo $! >pid; exit; }
+            while [ -e /proc/$(cat pid) ]; do sleep 0.05; done; echo $PPID >new; mv new reaped";
+        let _sidecar = executing(&namespace, &workspace, script).among("true").start();
+        read(&workspace.beside("pid")).await;
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        assert_ne!(read(&workspace.beside("reaped")).await, "1\n", "process 1 has no other work");
+    });
+}
+
+#[test]
 fn a_url_is_called_once_a_batch() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());

@@ -71,6 +71,17 @@ fn a_wrong_option_is_refused_in_one_line_with_its_value_and_a_remedy() {
             ("--exec", "", "nginx -s reload"),
             ("--url", "ftp://host/", "http"),
             ("--url", "host:8080", "http"),
+            ("--publish", "folder", "set"),
+            ("--check", "", "nginx -s reload"),
+            ("--check", "sh -c 'open", "close it"),
+            ("--check-timeout", "soon", "500ms"),
+            ("--rollback", "maybe", "true"),
+            ("--max-delete", "150%", "from 0% to 100%"),
+            ("--max-delete", "1.5", "from 0 to 1"),
+            ("--max-delete", "-1%", "from 0% to 100%"),
+            ("--max-delete", "NaN", "from 0% to 100%"),
+            ("--max-delete", "half", "from 0% to 100%"),
+            ("--max-delete-hold", "5", "500ms"),
         ] {
             let launch = Launch::new(&workspace).args(["--once", &format!("{option}={value}")]);
             let launch = if option == "--labels" { without_labels(&workspace, value) } else { launch };
@@ -136,6 +147,19 @@ fn a_signal_without_a_target_and_a_target_without_a_signal_are_refused() {
         let both = ["--signal", "HUP", "--process-pid", "17", "--process-command", "nginx"];
         refused(&both, &["--process-pid", "--process-command", "leave one of them out"]).await;
         refused(&["--url-method", "PUT"], &["--url-method", "--url"]).await;
+    });
+}
+
+#[test]
+fn a_way_back_without_a_bump_that_can_say_no_is_refused() {
+    run(async {
+        let workspace = Workspace::new();
+        let launch = Launch::new(&workspace).args(["--rollback"]);
+        refuses(&launch, USAGE, &["--rollback", "--exec", "--url"]).await;
+        let launch = launch.args(["--signal", "HUP", "--process-pid", "17"]);
+        refuses(&launch, USAGE, &["--rollback", "--exec", "--url"]).await;
+        let launch = Launch::new(&workspace).environment("CONFIG_BUMP_ROLLBACK", "true");
+        refuses(&launch, USAGE, &["CONFIG_BUMP_ROLLBACK", "--exec", "--url"]).await;
     });
 }
 

@@ -33,6 +33,13 @@ pub fn arguments(workspace: &Workspace, address: SocketAddr) -> Vec<String> {
         .into()
 }
 
+/// The check by which that nginx looks at other files than those of DIR.
+pub fn check(workspace: &Workspace) -> String {
+    let script = r#"sed "s|$1/|$CONFIG_BUMP_CANDIDATE/|" "$2/nginx.conf" >"$2/candidate.conf"
+        exec nginx -t -q -e stderr -p "$2" -c "$2/candidate.conf""#;
+    format!("sh -c '{script}' check '{}' '{}'", workspace.dir().display(), workspace.beside("nginx").display())
+}
+
 pub fn site(answer: &str) -> k8s_openapi::api::core::v1::ConfigMap {
     config_map("site", [("site.conf", &format!("location / {{ return 200 \"{answer}\"; }}\n"))])
 }
@@ -59,7 +66,7 @@ fn under_load_no_request_fails_across_50_reloads() {
         let nginx = Program::start(&workspace, "nginx", arguments);
         answers(address, "first").await;
 
-        let load = Load::on(address);
+        let load = Load::on(address, "/");
         for number in 0..RELOADS {
             let answer = format!("answer {number}");
             namespace.replace(&site(&answer)).await;

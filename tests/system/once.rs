@@ -67,20 +67,15 @@ fn sigterm_and_sigint_end_it_promptly_whatever_it_does() {
         let namespace = Namespace::new().await;
         namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
         for signal in [Signal::TERM, Signal::INT] {
-            for state in [State::Up, State::Down, State::Frozen] {
+            for state in [State::Up, State::Down, State::Frozen, State::Silent] {
                 let workspace = Workspace::new();
                 let mut access = ApiServer::shared().admin_access();
                 let link = Link::to(access.address, state).await;
                 access.address = link.address;
                 let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
-                let sidecar = launch.start();
-                match state {
-                    State::Up => sidecar.in_sync().await,
-                    State::Down | State::Frozen => {
-                        let tried = || if link.accepted() > 0 { Ok(()) } else { Err(String::new()) };
-                        sidecar.until("an attempt", tried).await;
-                    }
-                }
+                let sidecar = launch.args(["--log-level", "debug"]).start();
+                let doing = if state == State::Up { "in sync" } else { "GET /api" };
+                sidecar.says(doing).await;
                 sidecar.signal(signal);
                 let ended = sidecar.ended(PROMPTLY).await;
                 assert_eq!(ended.code, Some(0), "{signal:?} while the link is {state:?}: {ended:?}");

@@ -1,6 +1,6 @@
 //! Servers that go, come back, say nothing, or are of another make: nothing is lost, and an error removes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
@@ -10,7 +10,9 @@ use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{config_map, secret};
 use crate::harness::sidecar::{Launch, Sidecar};
-use crate::harness::wait::{run, until};
+use crate::harness::updates::Updates;
+use crate::harness::wait::{LONG_PATIENCE, run, until};
+use crate::harness::witness::Witness;
 use crate::harness::workspace::Workspace;
 
 /// How long a silent server is waited for, with some time to start again.
@@ -25,7 +27,7 @@ async fn link(state: State) -> (Link, Access) {
 }
 
 /// A server that refuses to stream initial lists, shared by the tests that want one.
-async fn server_without_watch_lists() -> &'static ApiServer {
+pub async fn server_without_watch_lists() -> &'static ApiServer {
     static SERVER: OnceCell<ApiServer> = OnceCell::const_new();
     SERVER.get_or_init(|| Cluster::shared().api_server("pages", &["--feature-gates=WatchList=false"])).await
 }
@@ -65,6 +67,34 @@ fn a_server_stopped_and_started_between_two_changes_loses_none() {
         sidecar.holds([("created", "1"), ("updated", "2")]).await;
         namespace.replace(&config_map("updated", [("updated", "3")])).await;
         sidecar.holds([("created", "1"), ("updated", "3")]).await;
+    });
+}
+
+/// The updates come through another server on the same etcd.
+#[test]
+fn a_server_killed_20_times_under_updates_loses_none_and_no_file_is_away_for_a_moment() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let server = Cluster::shared().api_server("killed", &[]).await;
+        let updates = Updates::of(&namespace).await;
+        let launch = Launch::new(&workspace).access(&server.admin_access()).args(["--namespace", &namespace.name]);
+        let sidecar = launch.start();
+        sidecar.in_sync().await;
+        let mut witness = Witness::of(&workspace);
+        for kill in 1..=20 {
+            server.stop();
+            server.start().await;
+            // Half-way it has the time to catch up.
+            if kill == 10 {
+                namespace.create(&config_map("marker", [("marker", "")])).await;
+                let is_there = || if sidecar.has("marker") { Ok(()) } else { Err("no marker".to_owned()) };
+                sidecar.soon("an object that was made meanwhile", is_there).await;
+            }
+        }
+        assert!(updates.end().await > 100);
+        sidecar.holds_within(LONG_PATIENCE, &namespace.files().await).await;
+        witness.saw_nothing_go();
+        sidecar.terminate().await;
     });
 }
 
@@ -191,6 +221,58 @@ fn a_server_that_says_nothing_is_given_up_and_asked_again() {
         assert_eq!(sidecar.lines_with(&["configmaps", &namespace.name]).len(), 1);
         link.set(State::Up);
         sidecar.holds([("a.yaml", "1")]).await;
+    });
+}
+
+/// Packets are dropped on the way, so that not even an end of the connection arrives.
+#[test]
+fn a_connection_that_falls_silent_is_noticed_within_30_s_and_caught_up_within_35_s() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let (link, access) = link(State::Up).await;
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        namespace.create(&secret("tls", [("tls.key", b"1")])).await;
+        let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
+        let sidecar = launch.args(["--kinds", "configmaps,secrets"]).start();
+        sidecar.holds([("a.yaml", "1"), ("tls.key", "1")]).await;
+        let mut witness = Witness::of(&workspace);
+
+        link.lose_connections();
+        let (silent, before) = (Instant::now(), link.accepted());
+        namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
+        namespace.replace(&secret("tls", [("tls.key", b"2")])).await;
+        connections(&sidecar, &link, before + 2).await;
+        let noticed = silent.elapsed();
+        sidecar.holds([("a.yaml", "2"), ("tls.key", "2")]).await;
+        let caught_up = silent.elapsed();
+        assert!(noticed < Duration::from_secs(30) && caught_up < Duration::from_secs(35), "{noticed:?}, {caught_up:?}");
+        witness.saw_nothing_go();
+    });
+}
+
+/// Whoever begins then gets no answer, and not even a refusal.
+#[test]
+fn a_network_that_loses_everything_for_a_while_costs_nothing() {
+    run(async {
+        let (namespace, running, late) = (Namespace::new().await, Workspace::new(), Workspace::new());
+        let (link, access) = link(State::Up).await;
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let launch = |workspace| Launch::new(workspace).access(&access).args(["--namespace", &namespace.name]);
+        let sidecar = launch(&running).start();
+        sidecar.holds([("a.yaml", "1")]).await;
+        let mut witness = Witness::of(&running);
+        link.set(State::Silent);
+        namespace.replace(&config_map("routes", [("a.yaml", "2")])).await;
+        let sidecar_to_come = launch(&late).start();
+        for sidecar in [&sidecar_to_come, &sidecar] {
+            sidecar.says("configmaps").await;
+        }
+        sidecar.holds([("a.yaml", "1")]).await;
+        link.set(State::Up);
+        for sidecar in [&sidecar_to_come, &sidecar] {
+            sidecar.soon_holds([("a.yaml", "2")]).await;
+        }
+        witness.saw_nothing_go();
     });
 }
 

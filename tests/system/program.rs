@@ -1,13 +1,14 @@
 //! `configbump … -- COMMAND`: the files first, then the program, and both end together.
 
 use std::fs;
+use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::harness::cluster::free_address;
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
-use crate::harness::sidecar::Launch;
+use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::web::Load;
 use crate::harness::workspace::Workspace;
@@ -45,7 +46,7 @@ fn nginx_as_a_child_serves_every_change_without_a_failed_request_and_ends_with_c
         }
         let sidecar = launch.start();
         answers(address, "first").await;
-        let load = Load::on(address);
+        let load = Load::on(address, "/");
         for number in 0..10 {
             let answer = format!("answer {number}");
             namespace.replace(&site(&answer)).await;
@@ -101,4 +102,85 @@ fn as_process_1_it_reaps_orphans_passes_signals_on_and_ends_with_the_commands_co
             ended.stderr
         );
     });
+}
+
+/// A program that notes its start, and the content of DIR at each HUP.
+fn noting(workspace: &Workspace) -> String {
+    let (dir, seen) = (workspace.dir(), workspace.beside("seen"));
+    format!(
+        "trap 'cat {0}/* >> {1}' HUP; echo started >> {1}; while [ -d {0} ]; do sleep 0.05; done",
+        dir.display(),
+        seen.display(),
+    )
+}
+
+#[test]
+fn the_first_sync_is_no_bump_for_the_command_for_it_starts_with_these_files() {
+    for when in ["auto", "never"] {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("a", [("a.txt", "first\n")])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--settle", "0", "--initial-bump", when]);
+            let sidecar = launch.args(["--", "sh", "-c", &noting(&workspace)]).start();
+            lines(&workspace, "seen", &["started"]).await;
+            namespace.replace(&config_map("a", [("a.txt", "second\n")])).await;
+            lines(&workspace, "seen", &["started", "second"]).await;
+            sidecar.says_times("sent SIGHUP", 1).await;
+            assert_eq!(sidecar.lines_with(&["has not installed a handler"]), [""; 0], "{when}");
+        });
+    }
+}
+
+#[test]
+fn the_first_sync_bumps_the_command_where_that_is_always_asked_for() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("a", [("a.txt", "first\n")])).await;
+        let launch = Launch::within(&namespace, &workspace).args(["--initial-bump", "always"]);
+        let sidecar = launch.args(["--", "sh", "-c", &noting(&workspace)]).start();
+        lines(&workspace, "seen", &["started", "first"]).await;
+        namespace.replace(&config_map("a", [("a.txt", "second\n")])).await;
+        lines(&workspace, "seen", &["started", "first", "second"]).await;
+        sidecar.says_times("sent SIGHUP", 2).await;
+    });
+}
+
+/// Sends a signal by its number, as it has no name if it is a real-time one.
+fn send(sidecar: &Sidecar<'_>, signal: i32) {
+    let kill = Command::new("kill").args([format!("-{signal}"), sidecar.pid().to_string()]).status();
+    assert!(kill.expect("kill").success(), "{signal}");
+}
+
+#[test]
+fn the_command_gets_every_signal_that_configbump_can_catch() {
+    // Not those that a process cannot catch, those of a fault of its own, that of its children, and the C library's own.
+    let uncaught = [4, 5, 7, 8, 9, 11, 17, 19, 31, 32, 33, 34];
+    let others = (1..=64).filter(|signal| !uncaught.contains(signal) && ![2, 15].contains(signal));
+    // Each of TERM and INT asks the command to end: they come last, and to a command of their own.
+    for signals in [others.chain([15]).collect::<Vec<i32>>(), vec![2]] {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let (seen, dir) = (workspace.beside("seen"), workspace.dir());
+            let (numbers, last) =
+                (signals.iter().map(|signal| format!("{signal} ")).collect::<String>(), signals.last());
+            let script = format!(
+                "for n in {numbers}; do trap \"echo $n >> {0}\" $n; done; trap 'echo {1} >> {0}; exit 9' {1}
+                 echo ready >> {0}; while [ -d {2} ]; do sleep 0.05; done",
+                seen.display(),
+                last.expect("one that ends it"),
+                dir.display(),
+            );
+            let sidecar = Launch::within(&namespace, &workspace).args(["--", "sh", "-c", &script]).start();
+            lines(&workspace, "seen", &["ready"]).await;
+            let mut seen = vec!["ready".to_owned()];
+            for signal in signals {
+                send(&sidecar, signal);
+                seen.push(signal.to_string());
+                let so_far: Vec<_> = seen.iter().map(String::as_str).collect();
+                lines(&workspace, "seen", &so_far).await;
+            }
+            let ended = sidecar.ended(PATIENCE).await;
+            assert_eq!(ended.code, Some(9), "{}", ended.stderr);
+        });
+    }
 }

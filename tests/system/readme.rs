@@ -1,6 +1,7 @@
 //! The README's commands and manifests, as they are written.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod as PodManifest, ServiceAccount};
 use kube::ResourceExt;
@@ -17,9 +18,14 @@ use crate::harness::workspace::Workspace;
 const README: &str = include_str!("../../README.md");
 
 /// The lines of a block that begins with this line.
-fn block(first: &str) -> Vec<&'static str> {
+pub fn block(first: &str) -> Vec<&'static str> {
     let start = README.find(&format!("\n{first}")).unwrap_or_else(|| panic!("no line {first:?} in the README"));
     README[start + 1..].lines().take_while(|line| !line.starts_with("```")).collect()
+}
+
+/// What is there below `examples`.
+pub fn example(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(path)
 }
 
 #[test]
@@ -43,12 +49,13 @@ fn the_first_command_makes_the_files_that_the_readme_shows() {
 fn the_manifests_run_on_a_real_server_with_the_least_role() {
     run(async {
         let (server, workspace) = (ApiServer::shared(), Workspace::new());
-        let folder = format!("{}/examples/cluster", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> =
-            fs::read_dir(folder).expect("the examples").map(|entry| entry.expect("an entry").path()).collect();
+        let mut files: Vec<_> = fs::read_dir(example("cluster"))
+            .expect("the examples")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
         files.sort();
         for file in files {
-            apply(&fs::read_to_string(file).expect("an example")).await;
+            apply(&file).await;
         }
 
         let namespace = Namespace::known("gateway");
@@ -79,8 +86,9 @@ fn the_manifests_run_on_a_real_server_with_the_least_role() {
     });
 }
 
-/// What `kubectl apply -f` does with a file, as far as the examples need it.
-async fn apply(manifests: &str) {
+/// What `kubectl apply -f` does with a file of the examples, as far as they need it.
+pub async fn apply(file: &Path) {
+    let manifests = &fs::read_to_string(file).expect("an example");
     let client = ApiServer::shared().admin();
     for object in serde_saphyr::from_multiple::<DynamicObject>(manifests).expect("manifests") {
         let TypeMeta { api_version, kind } = object.types.clone().expect("a kind");

@@ -1,10 +1,8 @@
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use rustix::process::kill_process;
 use tempfile::TempDir;
 
 use super::*;
@@ -17,9 +15,6 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 /// How long a test waits for what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a command that shall be ended may take to get ready for that.
-const ENOUGH: Duration = Duration::from_secs(2);
-
 fn batch<'a>(changes: impl IntoIterator<Item = (&'a str, Effect)>) -> Result<Batch, crate::path::PathError> {
     let object =
         Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "web".to_owned(), name: "routes \"1\"".to_owned() });
@@ -27,7 +22,7 @@ fn batch<'a>(changes: impl IntoIterator<Item = (&'a str, Effect)>) -> Result<Bat
         .into_iter()
         .map(|(path, effect)| Ok((RelPath::parse(path)?, (effect, Arc::clone(&object)))))
         .collect::<Result<_, _>>()?;
-    Ok(Batch { changes, complete_at: BootTime::now() })
+    Ok(Batch { changes, complete_at: BootTime::now(), to_everybody: false })
 }
 
 fn large_batch() -> Result<Batch, crate::path::PathError> {
@@ -40,26 +35,6 @@ fn shell(dir: &TempDir, script: &str, timeout: Duration) -> Exec {
     let script = format!("cd {{}} && {{ {script}\n}}");
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
     Exec::new(ExecConfig { command, dir: dir.path().to_owned(), timeout })
-}
-
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Reads the number that a script leaves in a file by `mv`, hence whole.
-fn number_in(dir: &TempDir, name: &str) -> Option<Pid> {
-    let text = fs::read_to_string(dir.path().join(name)).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
-}
-
-/// Whether the process runs; one that only waits for being reaped does not.
-fn runs(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
 }
 
 fn text_of(error: Result<(), BumpError>) -> String {
@@ -93,33 +68,6 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[test]
-fn a_command_is_split_as_a_shell_does() {
-    for (text, expected) in [
-        ("nginx -s reload", vec!["nginx", "-s", "reload"]),
-        ("  sh -c 'a \"b\" $c' ", vec!["sh", "-c", "a \"b\" $c"]),
-        (r#"a "" b\ c "d'e" {}/x"#, vec!["a", "", "b c", "d'e", "{}/x"]),
-    ] {
-        assert_eq!(parse(text), Ok(expected.into_iter().map(str::to_owned).collect()), "{text}");
-    }
-    for (text, expected) in [
-        ("", "`` names no command; write one such as 'nginx -s reload'"),
-        ("\t\n", "`` names no command; write one such as 'nginx -s reload'"),
-        ("'' a", "`'' a` names no command; write one such as 'nginx -s reload'"),
-        ("echo 'a\nb", "`echo 'a b` has a quote that is never closed; close it, or write \\ before it"),
-    ] {
-        assert_eq!(parse(text), Err(expected.to_owned()));
-    }
-}
-
-#[test]
-fn braces_in_a_word_stand_for_the_directory() {
-    let dir = Path::new("/etc/a b");
-    for (word, expected) in [("{}", "/etc/a b"), ("-c={}/x:{}", "-c=/etc/a b/x:/etc/a b"), ("{ }{", "{ }{"), ("", "")] {
-        assert_eq!(filled(word, dir), expected);
     }
 }
 
@@ -178,29 +126,6 @@ async fn a_large_batch_is_whole_on_the_input_and_cut_in_the_environment() -> Out
 }
 
 #[tokio::test]
-async fn a_command_need_not_read_its_input() -> Outcome {
-    let dir = TempDir::new()?;
-    for script in ["true", "exec <&-; true", "head -n 1 >/dev/null"] {
-        let exec = shell(&dir, script, PATIENCE);
-        assert_eq!(exec.bump(&large_batch()?).await, Ok(()), "{script}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn what_it_leaves_in_the_background_is_neither_waited_for_nor_killed() -> Outcome {
-    let dir = TempDir::new()?;
-    let exec = shell(&dir, "sleep 600 & echo $! >pid.new; mv pid.new pid; echo done", PATIENCE);
-    let start = Instant::now();
-    assert_eq!(exec.bump(&large_batch()?).await, Ok(()));
-    assert!(start.elapsed() < PATIENCE);
-    let background = number_in(&dir, "pid").ok_or("no pid")?;
-    assert!(runs(background));
-    kill_process(background, Signal::KILL)?;
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_failure_says_which_command_and_how() -> Outcome {
     let dir = TempDir::new()?;
     let batch = batch([("a", Effect::Written)])?;
@@ -225,48 +150,6 @@ async fn a_failure_says_which_command_and_how() -> Outcome {
         let exec = Exec::new(ExecConfig { command, dir: dir.path().to_owned(), timeout: PATIENCE });
         let error = text_of(exec.bump(&batch).await);
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_command_that_ignores_term_is_killed_with_all_that_it_started() -> Outcome {
-    let dir = TempDir::new()?;
-    let script = "trap '' TERM; sleep 600 & echo $! >pid.new; mv pid.new pid; wait";
-    let exec = shell(&dir, script, ENOUGH);
-    let error = text_of(exec.bump(&large_batch()?).await);
-    let expected = "--exec: `sh` did not end within 2s and was killed; see what it waits for, or raise --exec-timeout";
-    assert_eq!(error, expected);
-    let grandchild = number_in(&dir, "pid").ok_or("no pid")?;
-    until("the end of the grandchild", || !runs(grandchild)).await;
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_command_whose_time_is_up_is_asked_to_end_first() -> Outcome {
-    let dir = TempDir::new()?;
-    let log = Log::default();
-    let _guard = log.catch();
-    let script = "trap 'echo good bye; exit 0' TERM; while :; do sleep 0.01; done";
-    let error = text_of(shell(&dir, script, ENOUGH).bump(&batch([])?).await);
-    assert!(error.contains("did not end within 2s"), "{error}");
-    assert!(log.text().contains("`sh` stdout: good bye\n"), "{}", log.text());
-    Ok(())
-}
-
-#[tokio::test]
-async fn dropping_the_bump_kills_the_command_and_all_that_it_started() -> Outcome {
-    let dir = TempDir::new()?;
-    let script = "trap '' TERM; sleep 600 & echo $! >pid.new; mv pid.new pid; echo $$ >own.new; mv own.new own; wait";
-    let exec = shell(&dir, script, PATIENCE);
-    let batch = batch([("a", Effect::Written)])?;
-    tokio::select! {
-        outcome = exec.bump(&batch) => panic!("it ended: {outcome:?}"),
-        () = until("the command's numbers", || number_in(&dir, "own").is_some()) => {}
-    }
-    for name in ["pid", "own"] {
-        let pid = number_in(&dir, name).ok_or("no pid")?;
-        until("its end", || !runs(pid)).await;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
 
 use super::Target;
 use super::folder::{Folder, Obstacle};
@@ -71,6 +71,20 @@ impl Handle {
     /// The real user of the process; none if it has ended.
     pub fn user(&self, target: &Target) -> Result<Option<u32>, BumpError> {
         Ok(if_there(self.folder.status(), target)?.map(|status| status.user))
+    }
+
+    /// Whether configbump may send it a signal; none if it has ended.
+    pub fn may_signal(&self, target: &Target) -> Result<Option<bool>, BumpError> {
+        let pid = i32::try_from(target.identity.pid).ok().and_then(Pid::from_raw);
+        // Nothing is sent, so whoever may have the PID by now comes to no harm.
+        let may = match pid.map(test_kill_process) {
+            Some(Ok(())) => true,
+            Some(Err(Errno::PERM)) => false,
+            None | Some(Err(Errno::SRCH)) => return Ok(None),
+            Some(Err(error)) => return Err(failed("ask whether to signal", target, error)),
+        };
+        // If it is still there, the answer was about it.
+        Ok(if_there(self.folder.stat(), target)?.map(|_| may))
     }
 
     pub fn send(&self, signal: Signal, target: &Target) -> Result<Sent, BumpError> {

@@ -1,5 +1,7 @@
 //! The choice among any processes, and the search among real ones.
 
+mod reuse;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use proptest::prelude::*;
 use super::folder::Folder;
 use super::view::Seen;
 use super::*;
+use crate::fuzz::{Faults, faulty};
 
 fn command(text: &str) -> Who {
     Who::Command(parse_expression(text).expect("an expression"))
@@ -186,7 +189,7 @@ fn a_proc_that_hides_processes_is_recognised() {
         ("proc /proc proc rw,hidepid=2 0 0\nproc /proc proc rw 0 0", false),
         ("", false),
     ] {
-        assert_eq!(is_hiding(mounts), is, "{mounts}");
+        assert_eq!(has_hiding(mounts), is, "{mounts}");
     }
 }
 
@@ -321,4 +324,20 @@ proptest! {
             prop_assert!(error.column <= text.chars().count().max(1));
         }
     }
+}
+
+/// As the kernel writes them.
+const PROC: [&str; 3] = [
+    "42 (a (b) c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 1 2 3\n",
+    "Name:\tx\nState:\tS\nPPid:\t1\nNSpid:\t42\t7\nUid:\t0\t0\t0\t0\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001000\nSigCgt:\t0000000180004002\n",
+    "nginx: master process\0-g\0daemon off;\0",
+];
+
+#[test]
+fn fuzz_what_proc_says_with_faults_is_read_or_passed_over() {
+    bolero::check!().with_type::<Faults>().for_each(|faults| {
+        let bytes = faulty(&PROC, faults);
+        let _ = (parse::stat(&bytes, 100), parse::status(&bytes));
+        assert_eq!(parse::command_line(&bytes).is_some(), !bytes.is_empty());
+    });
 }

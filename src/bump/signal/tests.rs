@@ -110,7 +110,7 @@ fn signal(text: &str) -> Signal {
 fn batch() -> Batch {
     let complete_at = BootTime::now();
     until(|| BootTime::now().0 >= complete_at.0 + Duration::from_millis(10));
-    Batch { changes: BTreeMap::new(), complete_at }
+    Batch { changes: BTreeMap::new(), complete_at, to_everybody: false }
 }
 
 fn until(mut is_so: impl FnMut() -> bool) {
@@ -266,14 +266,15 @@ fn a_helper_is_never_the_target() {
 }
 
 #[test]
-fn it_is_known_whether_the_target_runs_since_before_a_moment() {
+fn a_batch_concerns_a_target_that_runs_since_before_it_or_is_to_be_told_in_any_case() {
     let marker = marker("before");
     let signaller = Signaller::new(by_command(&marker), Signal::HUP, Unhandled::Wait);
-    assert_eq!(signaller.is_running_before(BootTime::now()), Ok(false));
-    let before = batch().complete_at;
+    assert_eq!(signaller.is_concerned(&batch()), Ok(false));
+    let before = batch();
     let _program = Program::handling("1", &marker);
-    assert_eq!(signaller.is_running_before(before), Ok(false));
-    assert_eq!(signaller.is_running_before(BootTime::now()), Ok(true));
+    assert_eq!(signaller.is_concerned(&before), Ok(false));
+    assert_eq!(signaller.is_concerned(&Batch { to_everybody: true, ..before }), Ok(true));
+    assert_eq!(signaller.is_concerned(&batch()), Ok(true));
 }
 
 #[test]

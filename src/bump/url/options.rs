@@ -11,7 +11,7 @@ use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANS
 use http::{HeaderName, HeaderValue, Method, Uri};
 use thiserror::Error;
 
-use crate::bump::printable::quoted;
+use crate::printable::quoted;
 
 /// How long a call may take if nothing else is asked for.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,6 +92,11 @@ impl fmt::Debug for UrlConfig {
 }
 
 impl UrlConfig {
+    /// The files that a call reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.user_file, &self.password_file, &self.ca_file].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Checks the options.
     ///
     /// # Errors

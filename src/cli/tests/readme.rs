@@ -1,23 +1,39 @@
-//! What the README says is so: its table of options, its manifests, and the tests that its promises name.
+//! What the README says is so: its table of options, its manifests, and the tests that its promises name; and those that
+//! SECURITY.md names.
 
 use std::fs;
 use std::path::Path;
 
 use clap::{Arg, CommandFactory};
 
+use super::super::variables::{Alias, OF_CM_BUMP};
 use super::super::{Cli, variable_of};
 
-const START: &str = "<!-- options -->\n";
-const END: &str = "<!-- /options -->";
-
 const README: &str = include_str!("../../../README.md");
+const SECURITY: &str = include_str!("../../../SECURITY.md");
+
+/// What stands between the markers of this name.
+fn marked(name: &str) -> &'static str {
+    let (_, rest) = README.split_once(&format!("<!-- {name} -->\n")).expect("the README has a place for it");
+    rest.split_once(&format!("<!-- /{name} -->")).expect("the place has an end").0
+}
 
 #[test]
 fn the_readme_has_every_option_as_the_program_has_it() {
-    let (_, rest) = README.split_once(START).expect("the README has a place for the options");
-    let (found, _) = rest.split_once(END).expect("the place for the options has an end");
     let expected = table();
-    assert!(found == expected, "write this between the options markers of README.md:\n{expected}");
+    assert!(marked("options") == expected, "write this between the options markers of README.md:\n{expected}");
+}
+
+#[test]
+fn the_readme_has_every_variable_of_cm_bump_that_the_program_reads() {
+    let mut rows = vec!["| cm-bump's | option | its own variable |".to_owned(), "| --- | --- | --- |".to_owned()];
+    let command = Cli::command();
+    for Alias { name, option, .. } in OF_CM_BUMP {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(option)).expect(name);
+        rows.push(format!("| `{name}` | `--{option}` | `{}` |", variable_of(arg).expect(name)));
+    }
+    let expected = rows.join("\n") + "\n";
+    assert!(marked("cm-bump") == expected, "write this between the cm-bump markers of README.md:\n{expected}");
 }
 
 /// A block of the README is a file if a comment with the file's path stands above it.
@@ -75,16 +91,29 @@ fn source_of(module: &str) -> String {
         .unwrap_or_else(|| panic!("there is no module {module}"))
 }
 
-#[test]
-fn every_promise_names_tests_that_exist() {
-    let contract = README.split("\n## ").find(|section| section.starts_with("The contract")).expect("a contract");
-    let promises: Vec<&str> = contract.lines().filter(|line| line.starts_with("| **")).collect();
-    assert_eq!(promises.len(), 8);
-    for promise in promises {
-        let names: Vec<_> = promise.split('`').filter_map(|word| word.split_once("::")).collect();
-        assert!(!names.is_empty(), "{promise}");
+/// The rows of the tables in a section of a document, without their heads. Each names tests, all of which exist.
+fn rows_with_tests(document: &'static str, section: &str) -> Vec<&'static str> {
+    let text = document.split("\n## ").find(|text| text.starts_with(section));
+    let lines = text.unwrap_or_else(|| panic!("no section {section:?}")).lines();
+    let rows: Vec<&str> = lines.filter(|line| line.starts_with("| **")).collect();
+    for row in &rows {
+        let names: Vec<_> = row.split('`').filter_map(|word| word.split_once("::")).collect();
+        assert!(!names.is_empty(), "{row}");
         for (module, name) in names {
             assert!(source_of(module).contains(&format!("fn {name}(")), "{module}::{name} is no test");
         }
     }
+    rows
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    assert_eq!(rows_with_tests(README, "The contract").len(), 13);
+}
+
+#[test]
+fn every_fault_and_attack_names_tests_that_exist() {
+    let rows = rows_with_tests(SECURITY, "Faults and attacks");
+    assert!(!rows.is_empty());
+    rows.iter().for_each(|row| assert_eq!(row.matches(" | ").count(), 2, "what happens, what holds, the tests: {row}"));
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::wire::WireError;
+use crate::telemetry::Signs;
 
 /// A line up to this many bytes is parsed in place.
 const SHORT_BYTES_MAX: usize = 64 * 1024;
@@ -35,12 +36,14 @@ pub(super) enum BodyError {
 pub(super) struct Documents<B> {
     body: B,
     silence_max: Duration,
+    signs: Signs,
     buffer: BytesMut,
 }
 
 impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documents<B> {
-    pub fn new(body: B, silence_max: Duration) -> Self {
-        Self { body, silence_max, buffer: BytesMut::new() }
+    /// Every byte that comes is progress for the `signs`.
+    pub fn new(body: B, silence_max: Duration, signs: Signs) -> Self {
+        Self { body, silence_max, signs, buffer: BytesMut::new() }
     }
 
     /// Changes the limit for the waits that follow.
@@ -134,6 +137,7 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
                 Some(Err(error)) => return Err(BodyError::Broken(super::causes(&error))),
                 Some(Ok(frame)) => {
                     if let Ok(chunk) = frame.into_data() {
+                        self.signs.progress();
                         return Ok(Some(chunk));
                     }
                 }
@@ -200,7 +204,7 @@ mod tests {
 
     fn documents(text: &str, chunk_len: usize, silent: bool) -> Documents<Response> {
         let chunks = text.as_bytes().chunks(chunk_len).map(Bytes::copy_from_slice).collect();
-        Documents::new(Response { chunks, silent }, SILENCE_MAX)
+        Documents::new(Response { chunks, silent }, SILENCE_MAX, Signs::default())
     }
 
     fn all(from: &mut dyn Read) -> Result<String, WireError> {

@@ -57,12 +57,77 @@ pub(super) enum Trouble {
     Credentials,
     /// There is no connection, or it broke.
     Connection,
+    /// Nothing came back when it was to be made.
+    Unreachable,
+    /// The server's certificate is not good.
+    Certificate,
     /// The server has said nothing for too long.
     Silence,
     /// What it said cannot be, or not be read.
     Answer,
     /// Its versions are smaller than before: it has another history, as after a restored backup of etcd.
     History,
+}
+
+/// The kinds of failure, as metrics name them.
+pub const REASONS: [&str; 13] = [
+    "credentials",
+    "connection",
+    "certificate",
+    "unreachable",
+    "silence",
+    "answer",
+    "history",
+    "unauthorized",
+    "forbidden",
+    "expired",
+    "throttled",
+    "server",
+    "other",
+];
+
+impl Failure {
+    /// What kind of failure it is, as metrics name it: one of [`REASONS`].
+    pub fn reason(&self) -> &'static str {
+        let [
+            credentials,
+            connection,
+            certificate,
+            unreachable,
+            silence,
+            answer,
+            history,
+            unauthorized,
+            forbidden,
+            expired,
+            ..,
+        ] = REASONS;
+        let [.., throttled, server, other] = REASONS;
+        match self {
+            Self::Trouble { trouble, .. } => match trouble {
+                Trouble::Credentials => credentials,
+                Trouble::Connection => connection,
+                Trouble::Certificate => certificate,
+                Trouble::Unreachable => unreachable,
+                Trouble::Silence => silence,
+                Trouble::Answer => answer,
+                Trouble::History => history,
+            },
+            Self::Status { status, .. } => match status.code {
+                401 => unauthorized,
+                403 => forbidden,
+                410 => expired,
+                429 => throttled,
+                500..=599 => server,
+                _ => other,
+            },
+        }
+    }
+
+    /// Whether somebody has said so, the server or the network: then it is not only a wait of our own that has ended.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self, Self::Trouble { trouble: Trouble::Silence | Trouble::Unreachable, .. })
+    }
 }
 
 /// The state of following one scope.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::follow::{Failure, Trouble};
 use super::wire::Status;
+use crate::telemetry::Signs;
 
 /// How much of the server's own words is repeated, in characters.
 const MESSAGE_CHARS_MAX: usize = 400;
@@ -13,6 +14,7 @@ const MESSAGE_CHARS_MAX: usize = 400;
 #[derive(Debug)]
 pub(super) struct Report {
     target: String,
+    signs: Signs,
     reported: BTreeSet<Class>,
 }
 
@@ -25,15 +27,18 @@ enum Class {
 }
 
 impl Report {
-    /// For a target as messages name it.
-    pub fn new(target: String) -> Self {
-        Self { target, reported: BTreeSet::new() }
+    /// For a target as messages name it. The signs hear of every failure.
+    pub fn new(target: String, signs: Signs) -> Self {
+        Self { target, signs, reported: BTreeSet::new() }
     }
 
     /// Notes that `verb target` failed; says so unless that is known. A wait of nothing is no trouble worth a line.
     pub fn failed(&mut self, verb: &str, failure: &Failure, wait: Duration) {
         let what = format!("cannot {verb} {}: {}", self.target, describe(failure));
+        self.signs.failed(failure.reason(), failure.is_heard(), || what.clone());
         let class = match failure {
+            // That nobody answers is known once the connection broke.
+            Failure::Trouble { trouble: Trouble::Unreachable, .. } => Class::Trouble(Trouble::Connection),
             Failure::Trouble { trouble, .. } => Class::Trouble(*trouble),
             Failure::Status { status, .. } => Class::Refused(status.code),
         };
@@ -46,14 +51,20 @@ impl Report {
 
     /// Notes that the server answers as it should.
     pub fn recovered(&mut self) {
+        self.signs.recovered();
         if !std::mem::take(&mut self.reported).is_empty() {
             tracing::info!("following {} again", self.target);
         }
     }
 }
 
-fn describe(failure: &Failure) -> String {
+/// What went wrong, and what to do about it.
+pub(super) fn describe(failure: &Failure) -> String {
     match failure {
+        Failure::Trouble { trouble: Trouble::Certificate, what } => format!(
+            "{} (renew the server's certificate, or correct that of its authority, which is read again at each try)",
+            printable(what)
+        ),
         Failure::Trouble { what, .. } => printable(what),
         Failure::Status { status: Status { code, reason, message, .. }, .. } => {
             let remedy = match code {

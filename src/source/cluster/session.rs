@@ -9,10 +9,13 @@ mod plugin;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Uri};
 use kube::client::Body;
 use kube::{Client, Config};
@@ -75,6 +78,11 @@ pub(super) enum SendError {
     Session(#[from] SessionError),
     #[error("{server} did not begin to answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Slow { server: Uri },
+    /// Nothing came back within the time for it.
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Certificate(String),
     #[error("{0}")]
     Transport(String),
 }
@@ -83,6 +91,7 @@ pub(super) enum SendError {
 #[derive(Clone)]
 pub(super) struct Session {
     origin: Origin,
+    has_plugin: bool,
     present: Arc<Mutex<Present>>,
 }
 
@@ -122,6 +131,7 @@ impl Session {
     pub async fn open(config: &ClusterConfig) -> Result<(Self, String), SessionError> {
         let origin = Origin::find(config)?;
         let namespace = origin.namespace()?;
+        let has_plugin = origin.read().await?.auth_info.exec.is_some();
         let (client, kube_config) = make(&origin).await?;
         tracing::debug!("the API server is {}", kube_config.cluster_url);
         if kube_config.accept_invalid_certs {
@@ -131,26 +141,61 @@ impl Session {
         }
         let server = kube_config.cluster_url;
         let present = Present { client, server, number: 0, read: Instant::now(), trust: Trust::Good, said: false };
-        Ok((Self { origin, present: Arc::new(Mutex::new(present)) }, namespace))
+        Ok((Self { origin, has_plugin, present: Arc::new(Mutex::new(present)) }, namespace))
+    }
+
+    /// Whether the credentials came from a program at the start.
+    pub fn has_plugin(&self) -> bool {
+        self.has_plugin
+    }
+
+    /// The files and folders that the credentials are in, or may be after they were replaced.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        self.origin.reads()
+    }
+
+    /// Which server it is.
+    pub async fn server(&self) -> Uri {
+        self.present.lock().await.server.clone()
     }
 
     /// Asks for a path with a query. The answer may be any status.
     pub async fn get(&self, path_and_query: &str) -> Result<Response<Body>, SendError> {
-        let request = Request::get(path_and_query)
-            .header(http::header::ACCEPT, "application/json")
-            .body(Body::empty())
-            .map_err(|error| SendError::Transport(error.to_string()))?;
+        self.send(Request::get(path_and_query).header(ACCEPT, "application/json"), Body::empty()).await
+    }
+
+    /// The same for a list, of whose objects the metadata alone are to come.
+    pub async fn get_metadata(&self, path_and_query: &str) -> Result<Response<Body>, SendError> {
+        let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        self.send(Request::get(path_and_query).header(ACCEPT, metadata), Body::empty()).await
+    }
+
+    /// Asks a question that is JSON itself. The answer may be any status.
+    pub async fn post(&self, path: &str, question: String) -> Result<Response<Body>, SendError> {
+        let request = Request::post(path).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
+        self.send(request, question.into_bytes().into()).await
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Body) -> Result<Response<Body>, SendError> {
+        let request = request.body(body).map_err(|error| SendError::Transport(error.to_string()))?;
         let Lent { client, server, number } = self.client().await?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await;
         let failed = match answer {
             Ok(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => Ok(response),
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(error)) => {
-                let why = match &error {
-                    kube::Error::Service(inner) => super::causes(&**inner),
-                    other => super::causes(other),
+                let error: &(dyn Error + 'static) = match &error {
+                    kube::Error::Service(inner) => &**inner,
+                    other => other,
                 };
-                Err(SendError::Transport(format!("{server}: {why}")))
+                let why = format!("{server}: {}", super::causes(error));
+                Err(if has_cause(error, is_about_the_certificate) {
+                    SendError::Certificate(why)
+                } else if has_cause(error, is_of_time) {
+                    SendError::Unreachable(why)
+                } else {
+                    SendError::Transport(why)
+                })
             }
             Err(_) => Err(SendError::Slow { server }),
         };
@@ -200,6 +245,30 @@ impl Present {
         }
         Ok(())
     }
+}
+
+/// Whether this is so of the error, or of one of those that caused it.
+fn has_cause(error: &(dyn Error + 'static), is_so: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if is_so(error) {
+            return true;
+        }
+        // What an IO error wraps it does not name as its source, but that one's.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|error| error as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
+/// Whether the server was reached and not trusted.
+fn is_about_the_certificate(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Whether it was given up for want of an answer, by us or by the kernel.
+fn is_of_time(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 async fn make(origin: &Origin) -> Result<(Client, Config), SessionError> {

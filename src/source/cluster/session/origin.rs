@@ -10,6 +10,9 @@ use super::SessionError;
 use crate::config::ClusterConfig;
 use crate::source::selector::is_dns_label;
 
+/// What a pod is given.
+const POD_CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// A pod's own namespace.
 const POD_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -79,6 +82,14 @@ impl Origin {
         }
     }
 
+    /// Every file that is named there now; in a pod the folder of them.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        match &self.place {
+            Place::Kubeconfig { files, .. } => files.named(),
+            Place::Pod => vec![PathBuf::from(POD_CREDENTIALS)],
+        }
+    }
+
     /// Reads what is written there now.
     pub async fn read(&self) -> Result<Config, SessionError> {
         let mut config = match &self.place {
@@ -117,6 +128,22 @@ impl Files {
             Self::Listed => Kubeconfig::from_env().map(Option::unwrap_or_default),
         };
         read.map_err(|error| self.unusable(&error))
+    }
+
+    /// The kubeconfigs, and the files that they name.
+    fn named(&self) -> Vec<PathBuf> {
+        let mut named: Vec<PathBuf> = match self {
+            Self::One(path) => vec![path.clone()],
+            Self::Listed => std::env::split_paths(&std::env::var_os("KUBECONFIG").unwrap_or_default()).collect(),
+        };
+        let Ok(kubeconfig) = self.read() else { return named };
+        let clusters = kubeconfig.clusters.into_iter().filter_map(|cluster| cluster.cluster);
+        let users = kubeconfig.auth_infos.into_iter().filter_map(|user| user.auth_info);
+        let of_clusters = clusters.filter_map(|cluster| cluster.certificate_authority);
+        let of_users = users.flat_map(|user| [user.client_certificate, user.client_key, user.token_file]);
+        named.extend(of_clusters.chain(of_users.flatten()).map(PathBuf::from));
+        named.retain(|path| !path.as_os_str().is_empty());
+        named
     }
 
     fn unusable(&self, error: &KubeconfigError) -> SessionError {

@@ -156,3 +156,27 @@ async fn a_token_file_counts_and_the_token_beside_it_only_if_it_cannot_be_read()
     fs::remove_file(&token).expect("the token");
     assert!(read().await.is_err_and(|error| error.to_string().contains("token")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_answers_is_told_from_one_that_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("kubeconfig");
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("a bound socket");
+    write(&path, &main_at(&format!("http://{address}"), "{token: t}"));
+    let (session, _) = opened(&path).await.expect("a session");
+    let refused = session.get("/").await;
+    assert!(matches!(refused, Err(SendError::Transport(_))), "{refused:?}");
+
+    let listener = socket.listen(1).expect("a listener");
+    // The kernel takes no more than fit, and then answers nobody.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10, "the kernel takes them all");
+    }
+    let swallowed = session.get("/").await;
+    assert!(matches!(swallowed, Err(SendError::Unreachable(_))), "{swallowed:?}");
+    drop(listener);
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::content::Body;
+use crate::fuzz::{Faults, faulty};
 
 /// Gives its bytes one at a time, as a slow connection may.
 struct Drip<'a>(&'a [u8]);
@@ -177,4 +178,27 @@ fn an_account_of_a_failure_may_be_anything() {
     for text in ["", "<html>", "{\"message\":1}"] {
         assert_eq!(read_status(text.as_bytes(), &wanted), Status::default());
     }
+}
+
+/// As servers send them.
+const LINES: [&str; 6] = [
+    r#"{"type":"ADDED","object":{"kind":"ConfigMap","metadata":{"name":"n","namespace":"s","resourceVersion":"42","annotations":{"x/folder":"sub"},"managedFields":[{"f":{}}]},"data":{"k":"a\n\u003c\ud83d\ude00"},"binaryData":{"b":"/wA="}}}"#,
+    r#"{"type":"DELETED","object":{"metadata":{"name":"n","namespace":"s","resourceVersion":"43"}}}"#,
+    r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"44","annotations":{"k8s.io/initial-events-end":"true"}}}}"#,
+    r#"{"type":"ERROR","object":{"kind":"Status","status":"Failure","message":"too old","reason":"Expired","code":410}}"#,
+    r#"{"kind":"ConfigMapList","metadata":{"resourceVersion":"9","continue":"c"},"items":[{"metadata":{"name":"a","namespace":"s"},"data":{"k":"v"}}]}"#,
+    r#"{"kind":"Status","message":"no","details":{"retryAfterSeconds":3},"code":429}"#,
+];
+
+#[test]
+fn fuzz_answers_with_faults_are_read_or_refused_and_leave_no_file_behind() {
+    let (folder, wanted) = wanted(Kind::ConfigMap);
+    let wanted = std::panic::AssertUnwindSafe(wanted);
+    bolero::check!().with_type::<Faults>().for_each(|faults| {
+        let bytes = faulty(&LINES, faults);
+        drop(read_event(&mut bytes.as_slice(), &wanted));
+        drop(read_page(&mut bytes.as_slice(), &wanted, |_| true));
+        read_status(&bytes, &wanted);
+    });
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
 }

@@ -4,6 +4,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Labels;
 use crate::content::Body;
+use crate::fuzz::{Faults, faulty};
 use crate::source::selector;
 
 struct Fixture {
@@ -298,4 +299,22 @@ fn keys_are_those_that_the_server_takes() {
             assert!(problem.text.contains(&format!("in {field} is no key")), "{problem:?}");
         }
     }
+}
+
+/// As people write them.
+const TEXTS: [&str; 3] = [
+    "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: {pick: yes}\ndata:\n  k: |\n    text\n  'n': \"1\"\n---\nkind: Secret\n",
+    r#"{"kind":"List","items":[{"kind":"Secret","metadata":{"name":"named"},"data":{"k":"dg=="},"stringData":{"s":"t"}}]}"#,
+    "a: &a [1, 2]\nb: *a\nkind: ConfigMap\nmetadata: {name: named, annotations: {dir: x/y}}\nbinaryData: {b: /wA=}\n",
+];
+
+#[test]
+fn fuzz_manifests_with_faults_are_read_or_refused() {
+    let fixture = std::panic::AssertUnwindSafe(fixture());
+    bolero::check!().with_type::<Faults>().for_each(|faults| {
+        let bytes = faulty(&TEXTS, faults);
+        for found in fixture.reader.read(&mut bytes.as_slice(), Path::new("x.yaml")).into_iter().flatten() {
+            assert!(!found.object.key.name.is_empty(), "{}", bytes.escape_ascii());
+        }
+    });
 }

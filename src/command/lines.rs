@@ -1,61 +1,83 @@
-//! What a command writes, on its way into the log.
+//! What a command writes, cut into lines.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{ChildStderr, ChildStdout};
 
-use crate::bump::printable::printable;
+use super::Stream;
+use crate::printable::printable;
 
-/// How many lines of one stream of one run are logged…
-const LINES_MAX: usize = 100;
-/// …and how many bytes of each.
+/// How many bytes of a line are handed over.
 const LINE_BYTES_MAX: usize = 1000;
 
 /// How many bytes are read at a time.
 const READ_BYTES: usize = 4096;
 
-/// One stream of a run.
-pub(super) struct Output<'a> {
-    command: &'a str,
-    stream: &'static str,
-    lines: Lines,
+/// Both streams of a run.
+pub(super) struct Output {
+    stdout: Pipe<ChildStdout>,
+    stderr: Pipe<ChildStderr>,
 }
 
-impl<'a> Output<'a> {
-    pub fn new(command: &'a str, stream: &'static str) -> Self {
-        Self { command, stream, lines: Lines::default() }
+impl Output {
+    pub fn new(stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> Self {
+        Self { stdout: Pipe::new(stdout), stderr: Pipe::new(stderr) }
     }
 
-    /// Logs line by line what comes, until nobody can write any more.
-    pub async fn relay(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
-        let Some(mut pipe) = pipe else { return };
-        let mut bytes = vec![0; READ_BYTES];
+    /// Hands over line by line what comes, until nobody can write any more.
+    pub async fn relay(&mut self, heard: &mut impl FnMut(Stream, &str)) {
         loop {
-            match pipe.read(&mut bytes).await {
-                Ok(0) => return,
-                Ok(read) => self.lines.take(&bytes[..read]).iter().for_each(|line| self.log(line)),
-                Err(error) => return self.log(&format!("(it cannot be read: {error})")),
-            }
+            let (stream, lines) = tokio::select! {
+                Some(lines) = self.stdout.read() => (Stream::Stdout, lines),
+                Some(lines) = self.stderr.read() => (Stream::Stderr, lines),
+                else => return,
+            };
+            lines.iter().for_each(|line| heard(stream, line));
         }
     }
 
-    /// Logs what has no end of line yet, and how much was left out.
-    pub fn finish(mut self) {
-        std::mem::take(&mut self.lines).finish().iter().for_each(|line| self.log(line));
-    }
-
-    fn log(&self, line: &str) {
-        tracing::info!("{} {}: {line}", self.command, self.stream);
+    /// Hands over what has no end of line yet.
+    pub fn finish(mut self, heard: &mut impl FnMut(Stream, &str)) {
+        self.stdout.lines.finish().iter().for_each(|line| heard(Stream::Stdout, line));
+        self.stderr.lines.finish().iter().for_each(|line| heard(Stream::Stderr, line));
     }
 }
 
-/// Cuts a stream of bytes into printable lines, of bounded length and number. Blank ones are passed over.
+/// One of them.
+struct Pipe<P> {
+    /// None when nobody can write any more.
+    source: Option<P>,
+    bytes: Vec<u8>,
+    lines: Lines,
+}
+
+impl<P: AsyncRead + Unpin> Pipe<P> {
+    fn new(source: Option<P>) -> Self {
+        Self { source, bytes: vec![0; READ_BYTES], lines: Lines::default() }
+    }
+
+    /// The lines that end with what comes next; none at the end. Whoever gives up waiting for them loses nothing.
+    async fn read(&mut self) -> Option<Vec<String>> {
+        match self.source.as_mut()?.read(&mut self.bytes).await {
+            Ok(0) => {
+                self.source = None;
+                None
+            }
+            Ok(read) => Some(self.lines.take(&self.bytes[..read])),
+            Err(error) => {
+                self.source = None;
+                Some(vec![format!("(it cannot be read: {error})")])
+            }
+        }
+    }
+}
+
+/// Cuts a stream of bytes into printable lines of bounded length. Blank ones are passed over.
 #[derive(Default)]
 struct Lines {
     /// The beginning of the present line.
     line: Vec<u8>,
     /// How many bytes of the present line did not fit.
     over: usize,
-    given: usize,
-    left_out: usize,
 }
 
 impl Lines {
@@ -67,31 +89,19 @@ impl Lines {
             self.line.extend_from_slice(&text[..fits]);
             self.over += text.len() - fits;
             if is_whole {
-                lines.extend(self.end_line());
+                lines.extend(self.finish());
             }
         }
         lines
     }
 
-    fn finish(mut self) -> Vec<String> {
-        let mut lines: Vec<String> = self.end_line().into_iter().collect();
-        if self.left_out > 0 {
-            lines.push(format!("({} more lines are left out)", self.left_out));
-        }
-        lines
-    }
-
-    fn end_line(&mut self) -> Option<String> {
+    /// Ends the present line.
+    fn finish(&mut self) -> Option<String> {
         let over = std::mem::take(&mut self.over);
         let line = std::mem::take(&mut self.line);
         if over == 0 && line.trim_ascii().is_empty() {
             return None;
         }
-        if self.given == LINES_MAX {
-            self.left_out += 1;
-            return None;
-        }
-        self.given += 1;
         let mut text = printable(&String::from_utf8_lossy(&line), LINE_BYTES_MAX);
         if over > 0 {
             text.push_str(&format!("… ({over} more bytes)"));
@@ -129,12 +139,5 @@ mod tests {
         let long = "x".repeat(LINE_BYTES_MAX + 17);
         let cut = format!("{}… (17 more bytes)", "x".repeat(LINE_BYTES_MAX));
         assert_eq!(lines(&[long.as_bytes(), b"\nnext"]), [cut.as_str(), "next"]);
-    }
-
-    #[test]
-    fn the_lines_over_the_bound_are_counted() {
-        let all = lines(&["line\n".repeat(LINES_MAX + 5).as_bytes()]);
-        assert_eq!(all.len(), LINES_MAX + 1);
-        assert_eq!(all.last().map(String::as_str), Some("(5 more lines are left out)"));
     }
 }

@@ -1,7 +1,7 @@
 //! Texts of others, made fit to stand in a line of the log or of an error.
 
 /// The text on one line, whatever is in it, and cut after `chars_max` characters.
-pub(super) fn printable(text: &str, chars_max: usize) -> String {
+pub(crate) fn printable(text: &str, chars_max: usize) -> String {
     let mut chars = text.trim().chars();
     let mut line: String =
         chars.by_ref().take(chars_max).map(|char| if char.is_control() { ' ' } else { char }).collect();
@@ -12,7 +12,7 @@ pub(super) fn printable(text: &str, chars_max: usize) -> String {
 }
 
 /// A value the way an error shows it.
-pub(super) fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     format!("`{}`", printable(value, 200))
 }
 

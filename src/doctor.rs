@@ -1,0 +1,250 @@
+//! `configbump doctor`: whether what a run needs is there, a line each, and the least that would have to be granted.
+//!
+//! Nothing is changed, sent or run. Each room of the pipeline looks at its own matters; this one asks them in turn and puts what
+//! they say into lines.
+
+mod advice;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::bump::BumpError;
+use crate::bump::signal::Signaller;
+use crate::bump::url::Url;
+use crate::command;
+use crate::config::{Config, PublishWay, SourceConfig};
+use crate::printable::quoted;
+use crate::source::Source;
+use crate::source::cluster::{Account, Cluster, Scoped};
+use crate::store;
+
+/// Less room than this is soon used up: an object may have 1 MiB, and is there twice for a moment.
+const FREE_BYTES_MIN: u64 = 16 << 20;
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// A run would go on.
+    Warn,
+    Fail,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        })
+    }
+}
+
+/// Who would run where, as far as that was found out.
+#[derive(Debug, Default)]
+struct Facts {
+    account: Option<Account>,
+    /// The user of the process that would be signalled.
+    target_user: Option<u32>,
+    /// Whose the directory is.
+    owner: Option<u32>,
+    /// What would be followed in the cluster, if there is one.
+    scopes: Vec<crate::event::Scope>,
+}
+
+/// Writes a line for each finding as it is made, then what to grant. Whether nothing is wrong.
+///
+/// # Errors
+///
+/// When the lines cannot be written.
+pub async fn examine(config: &Config, out: &mut impl Write) -> io::Result<bool> {
+    let mut doctor = Doctor { config, out, facts: Facts::default(), failed: false };
+    doctor.source().await?;
+    doctor.directory()?;
+    doctor.commands()?;
+    doctor.target()?;
+    doctor.url().await?;
+    doctor.listen().await?;
+    let Doctor { facts, failed, .. } = doctor;
+    out.write_all(advice::text(config, &facts).as_bytes())?;
+    out.flush()?;
+    Ok(!failed)
+}
+
+struct Doctor<'a, W> {
+    config: &'a Config,
+    out: &'a mut W,
+    facts: Facts,
+    failed: bool,
+}
+
+impl<W: Write> Doctor<'_, W> {
+    fn say(&mut self, verdict: Verdict, what: &str, text: impl fmt::Display) -> io::Result<()> {
+        self.failed |= verdict == Verdict::Fail;
+        writeln!(self.out, "{verdict:<5} {what}: {text}")
+    }
+
+    async fn source(&mut self) -> io::Result<()> {
+        match Source::find(self.config).await {
+            Ok(Source::Cluster(cluster)) => self.cluster(&cluster).await,
+            Ok(Source::Manifests(_)) => {
+                let SourceConfig::Manifests(paths) = &self.config.source else { return Ok(()) };
+                let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+                self.say(Verdict::Ok, "manifests", format_args!("{} can be followed", paths.join(", ")))
+            }
+            Err(error) => self.say(Verdict::Fail, "source", error),
+        }
+    }
+
+    async fn cluster(&mut self, cluster: &Cluster) -> io::Result<()> {
+        self.facts.scopes = cluster.scopes();
+        let inquiry = cluster.inquiry();
+        let server = inquiry.server().await;
+        match inquiry.account().await {
+            Ok(account) => {
+                self.say(Verdict::Ok, "API server", format_args!("{server} answers, to {account}"))?;
+                self.facts.account = Some(account);
+            }
+            Err(why) => self.say(Verdict::Warn, "API server", format_args!("{server} does not say who asks: {why}"))?,
+        }
+        for Scoped { scope, missing, has_objects } in inquiry.scopes().await {
+            match missing {
+                Ok(missing) if missing.is_empty() => {
+                    self.say(Verdict::Ok, "Role", format_args!("may list and watch {scope}"))?;
+                }
+                Ok(missing) => {
+                    let missing = missing.join(" and ");
+                    let text = format!("may not {missing} {scope}; apply what stands at the end");
+                    self.say(Verdict::Fail, "Role", text)?;
+                }
+                Err(why) => self.say(Verdict::Fail, "Role", format_args!("cannot find out about {scope}: {why}"))?,
+            }
+            if has_objects == Some(false) {
+                let text = format!("there are none yet of the {scope}; label or name them as --labels or --names say");
+                self.say(Verdict::Warn, "objects", text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self) -> io::Result<()> {
+        let dir = self.config.dir.display().to_string();
+        let own = rustix::process::geteuid().as_raw();
+        let examined = match store::examine(&self.config.dir) {
+            Ok(examined) => examined,
+            Err(error) => {
+                self.facts.owner = owner(&self.config.dir);
+                let owned = self.facts.owner.map(|owner| format!(" (it belongs to user {owner})")).unwrap_or_default();
+                return self.say(Verdict::Fail, "directory", format_args!("{error}; this is user {own}{owned}"));
+            }
+        };
+        match &examined.present {
+            None => self.say(Verdict::Ok, "directory", format_args!("{dir} can be made by user {own}"))?,
+            Some(present) => {
+                self.facts.owner = Some(present.owner);
+                let kept = if present.is_kept { ", and is kept by a configbump that runs" } else { "" };
+                let text = format!("{dir} belongs to user {}, can be written by user {own}{kept}", present.owner);
+                self.say(Verdict::Ok, "directory", text)?;
+                if !present.has_links && self.config.publish.staged().is_some() {
+                    let text = format!("{dir} takes no hard links, so each publish copies every file; use an emptyDir");
+                    self.say(Verdict::Warn, way(self.config.publish.way), text)?;
+                }
+            }
+        }
+        let (mebibytes, files) = (examined.free_bytes >> 20, examined.free_files);
+        if examined.free_bytes < FREE_BYTES_MIN || files.is_some_and(|files| files < 64) {
+            let files = files.map(|files| format!(" and for {files} files")).unwrap_or_default();
+            let text = format!("{dir} has room for {mebibytes} MiB{files} only; make room, or raise its sizeLimit");
+            return self.say(Verdict::Warn, "room", text);
+        }
+        self.say(Verdict::Ok, "room", format_args!("{mebibytes} MiB are free"))
+    }
+
+    fn commands(&mut self) -> io::Result<()> {
+        let config = self.config;
+        let check = config.publish.check.as_ref().map(|check| &check.command);
+        let exec = config.bump.exec.as_ref().map(|exec| &exec.command);
+        let words = [("--check", check), ("--exec", exec)];
+        let first = words.into_iter().filter_map(|(what, words)| Some((what, OsStr::new(words?.first()?))));
+        let program = config.bump.program.as_ref().map(|(child, _)| ("-- COMMAND", child.program.as_os_str()));
+        for (what, name) in first.chain(program).collect::<Vec<_>>() {
+            match command::locate(name) {
+                Ok(path) => self.say(Verdict::Ok, what, format_args!("{} can be run", path.display()))?,
+                Err(why) => self.say(Verdict::Fail, what, format_args!("{} {why}", quoted(&name.to_string_lossy())))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&mut self) -> io::Result<()> {
+        let Some(signal) = &self.config.bump.signal else { return Ok(()) };
+        let name = signal.signal;
+        let signaller = Signaller::new(signal.target.clone(), signal.signal, signal.unhandled);
+        let targets = match signaller.examine() {
+            Ok(targets) => targets,
+            Err(BumpError::Waiting(why)) => {
+                let text = format!("{why}; start it, or correct the options that name it");
+                return self.say(Verdict::Fail, "target", text);
+            }
+            Err(why) => return self.say(Verdict::Fail, "target", why),
+        };
+        for found in targets {
+            let (target, user) = (&found.target, found.user);
+            self.facts.target_user = Some(user);
+            match found.refusal {
+                Some(why) => self.say(Verdict::Fail, "target", why)?,
+                None if found.is_prepared => {
+                    self.say(Verdict::Ok, "target", format_args!("{target} of user {user} may be sent {name}"))?;
+                }
+                None => {
+                    let text = format!("{target} of user {user} has no handler for {name}, which would end or stop it");
+                    let remedy = "send a signal that it knows, or wait until it has started";
+                    self.say(Verdict::Warn, "target", format_args!("{text}; {remedy}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn url(&mut self) -> io::Result<()> {
+        let Some(config) = &self.config.bump.url else { return Ok(()) };
+        match Url::new(config.clone()).examine().await {
+            Ok(shown) => self.say(Verdict::Ok, "--url", format_args!("{shown} accepts connections; it was not called")),
+            Err(why) => self.say(Verdict::Fail, "--url", why),
+        }
+    }
+
+    async fn listen(&mut self) -> io::Result<()> {
+        let Some(address) = self.config.listen else { return Ok(()) };
+        match address.examine().await {
+            Ok(()) => self.say(Verdict::Ok, "--listen", format_args!("{address} is free")),
+            Err(why) => {
+                self.say(Verdict::Warn, "--listen", format_args!("{why} (unless it is the configbump that runs)"))
+            }
+        }
+    }
+}
+
+fn way(way: PublishWay) -> &'static str {
+    match way {
+        PublishWay::File => "--check",
+        PublishWay::Set => "--publish set",
+    }
+}
+
+/// Whose a directory is that cannot be used.
+fn owner(dir: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(dir).ok().map(|found| found.uid())
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceAccount { namespace, name } => write!(f, "ServiceAccount {namespace}/{name}"),
+            Self::User(name) => write!(f, "user {}", quoted(name)),
+        }
+    }
+}

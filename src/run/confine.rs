@@ -1,0 +1,120 @@
+//! What configbump gives up once it has what it needs, so that a hole in it is worth little.
+//!
+//! Limits are inherited by whatever is started from here, and a program of the user's may need what configbump does not. So
+//! those that are inherited are for a configbump that starts none.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, make_bitflags, path_beneath_rules,
+};
+use rustix::process::DumpableBehavior;
+
+use crate::bump::process;
+use crate::config::{Config, Sandbox};
+use crate::source::Source;
+use crate::store::Store;
+
+/// Below these are processes, the configuration of the machine, its certificates, and the libraries that a look-up of a
+/// name may load.
+const SYSTEM: [&str; 6] = ["/proc", "/etc", "/usr", "/lib", "/lib64", "/var/lib/ca-certificates"];
+
+/// What may be a link out of those.
+const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Where other certificates of authorities may be.
+const AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// The newest rules that are asked for; a kernel that knows fewer keeps those.
+const NEWEST: ABI = ABI::V5;
+
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    WriteFile | Truncate | MakeReg | MakeDir | MakeSym | RemoveFile | RemoveDir | Refer
+});
+
+/// Keeps others of the same user from the memory and the environment of this process, and both out of a core dump. What is
+/// started from here is not concerned.
+///
+/// # Errors
+///
+/// If the kernel does not know how.
+pub fn close_memory() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Gives up what this run does not need. It has to be done before there is a second thread.
+pub(super) fn confine(config: &Config, source: &Source, store: &Store) {
+    if config.starts_commands() || source.starts_commands() {
+        tracing::debug!("not confined, for the commands would be, too");
+        return;
+    }
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        tracing::warn!("programs with more privileges cannot be ruled out (no_new_privs): {error}");
+    }
+    if config.sandbox == Sandbox::Off {
+        return;
+    }
+    if config.bump.signal.is_some() && process::is_hiding() {
+        tracing::info!("not confined by Landlock, for /proc is mounted with hidepid, which would hide the target then");
+        return;
+    }
+    let reads = source.reads().map(|files| {
+        let of_url = config.bump.url.iter().flat_map(|url| url.files().map(Path::to_owned));
+        let of_system = SYSTEM_FILES.iter().map(PathBuf::from);
+        let authorities = AUTHORITIES
+            .iter()
+            .filter_map(std::env::var_os)
+            .flat_map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>());
+        let folders = files.into_iter().chain(of_url).chain(of_system).chain(authorities);
+        folders.flat_map(|file| homes(&file)).chain(SYSTEM.iter().map(PathBuf::from)).collect::<BTreeSet<_>>()
+    });
+    match limit(store.root(), reads.as_ref()) {
+        Ok(()) => tracing::debug!("confined by Landlock to writing {}, and reading {reads:?}", config.dir.display()),
+        Err(error) => tracing::info!(
+            "not confined by Landlock, which takes Linux 5.19: {error}; --sandbox off says that this is meant"
+        ),
+    }
+}
+
+/// The folders that a file is in, by its name and where a link leads now, since it may be replaced there; of a folder, itself.
+fn homes(path: &Path) -> Vec<PathBuf> {
+    let home = |path: &Path| {
+        if path.is_dir() {
+            return Some(path.to_owned());
+        }
+        let parent = path.parent()?;
+        Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+    };
+    [home(path), path.canonicalize().ok().and_then(|path| home(&path))].into_iter().flatten().collect()
+}
+
+/// From here on, this thread and those that it starts write below this folder only, start no program, and read there and in
+/// `reads`, or anywhere.
+fn limit(dir: BorrowedFd<'_>, reads: Option<&BTreeSet<PathBuf>>) -> Result<(), RulesetError> {
+    let mut handled = AccessFs::from_all(NEWEST);
+    if reads.is_none() {
+        handled.remove(READ);
+    }
+    // Without rules for renames there are none from one folder to another.
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Refer)?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(handled)?
+        .create()?
+        .add_rule(PathBeneath::new(dir, handled & (READ | WRITE)))?;
+    let rules = match reads {
+        Some(reads) => rules.add_rules(path_beneath_rules(reads, READ))?,
+        None => rules,
+    };
+    rules.restrict_self().map(drop)
+}

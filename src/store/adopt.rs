@@ -1,0 +1,118 @@
+//! What an earlier run has left, perhaps published in another way or half done, and what it becomes.
+//!
+//! From files to a set and back, no file is missing at any moment: a link takes the place of a file by a rename, and a file
+//! that of a link.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::Store;
+use super::generation::{Generation, is_absence, regular};
+use super::publish::{DATA, Publishing, Staging, link_target};
+use crate::disk::{self, Place};
+use crate::path::RelPath;
+
+impl Store {
+    /// Goes on in this way of publishing, at once if there is none. No file is missing at any moment.
+    pub(super) fn go_on(&mut self, publishing: Option<Publishing>) -> io::Result<()> {
+        let set = self.set_on_disk()?;
+        if let Some(set) = set.as_ref().filter(|_| publishing.is_none_or(|publishing| !publishing.set)) {
+            self.leave_set(set)?;
+        }
+        let Some(publishing) = publishing else {
+            let all: Vec<String> = self.record.generations().map(str::to_owned).collect();
+            return all.iter().try_for_each(|name| self.try_retire(name));
+        };
+        let live = if publishing.set { set } else { self.live_files(set.is_some())? };
+        let is_new = live.is_none();
+        let tree = match live {
+            None if publishing.keeps_trees() => Some(self.tree_of_files(publishing)?),
+            live => live,
+        };
+        let name = tree.as_ref().map(|tree| tree.name().to_owned());
+        // A reader may hold the tree before.
+        let before =
+            self.record.generations().take_while(|known| name.as_deref().is_some_and(|name| *known < name)).last();
+        let previous = before.filter(|_| publishing.set && !is_new).map(str::to_owned);
+        // Nobody has taken a directory that is new: the first files have nothing to go back to.
+        let is_good = !self.is_untold() && self.record.count_owned() > 0;
+        self.staging = Some(Staging::new(publishing, tree, previous, is_good));
+        if let Some(name) = name {
+            if is_new || publishing.set && self.linked()?.as_ref() != Some(&name) {
+                self.turn_to(&name)?;
+            }
+            if !self.record.is_shown(&name)
+                && let Some(error) = self.complete()?.error
+            {
+                tracing::warn!("{error}; it is tried again with the next publish");
+            }
+        }
+        self.staging.iter_mut().for_each(Staging::let_go);
+        self.retire_unused();
+        Ok(())
+    }
+
+    /// The live tree of a set. Anybody might have turned `..data`: only a tree that the record knows is one. Else it is the one
+    /// that was to be the live one last.
+    fn set_on_disk(&self) -> io::Result<Option<Generation>> {
+        let linked = self.linked()?.filter(|name| self.record.generations().any(|known| known == name));
+        for name in linked.as_deref().into_iter().chain(self.record.live()) {
+            if let Some(tree) = Generation::open(self.root.as_fd(), name)? {
+                return Ok(Some(tree));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where `..data` leads, if it is a link.
+    fn linked(&self) -> io::Result<Option<String>> {
+        disk::read_link(self.root.as_fd(), DATA)
+    }
+
+    /// The live tree of files that are published one after the other, unless they were a set since.
+    fn live_files(&self, was_set: bool) -> io::Result<Option<Generation>> {
+        match self.record.live().filter(|_| !was_set) {
+            Some(name) => Generation::open(self.own.as_fd(), name),
+            None => Ok(None),
+        }
+    }
+
+    /// Exchanges every link into a set for its file.
+    fn leave_set(&mut self, set: &Generation) -> io::Result<()> {
+        for (path, _) in self.record.owned() {
+            let Some(place) = self.link_at(path)? else { continue };
+            match regular(set.folder(), path)? {
+                Some(file) => {
+                    self.spool.link(file.folder(), file.name)?.publish(place.folder(), place.name)?;
+                }
+                None => drop(disk::unlink(place.folder(), place.name)?),
+            }
+        }
+        // What is no link is somebody else's.
+        match self.linked()? {
+            Some(_) => disk::unlink(self.root.as_fd(), DATA).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// A tree of the files that are configbump's.
+    fn tree_of_files(&mut self, publishing: Publishing) -> io::Result<Generation> {
+        let name = self.announce_tree()?;
+        let tree = Generation::make(self.home(publishing), &name)?;
+        for (path, _) in self.record.owned() {
+            tree.take_over(path, self.root.as_fd(), &self.spool)?;
+        }
+        Ok(tree)
+    }
+
+    /// The place of a path, if a link into a set stands there.
+    pub(super) fn link_at<'a>(&'a self, path: &'a RelPath) -> io::Result<Option<Place<'a>>> {
+        let place = match Place::open(self.root.as_fd(), path) {
+            Ok(place) => place,
+            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let is_link = disk::read_link(place.folder(), place.name)? == Some(link_target(path));
+        Ok(is_link.then_some(place))
+    }
+}

@@ -1,0 +1,76 @@
+//! Contents that are kept aside for claims that wait behind others.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::{Effect, Store, UNKNOWN_BYTES_MAX};
+use crate::content::{Content, Digest};
+use crate::disk;
+use crate::object::{Kind, ObjectKey};
+use crate::path::RelPath;
+use crate::plan::ClaimId;
+
+/// The prefix of their names in the store's own folder.
+pub(super) const PREFIX: &str = "parked-";
+
+/// The name of what is kept for a claim.
+pub(super) fn name(claim: ClaimId) -> String {
+    format!("{PREFIX}{claim}")
+}
+
+impl Store {
+    pub(super) fn park(&self, claim: ClaimId, kind: Kind, content: Content) -> io::Result<()> {
+        self.temporary(kind, content.body)?.publish(self.own.as_fd(), &name(claim))
+    }
+
+    /// Copies the newest file, rather than moving it: there is no moment without it.
+    pub(super) fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId, digest: Option<Digest>) -> io::Result<()> {
+        let Some(mut file) = self.newest(path)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(digest) = known(&mut file, digest)? else {
+            return Err(io::Error::other("it has been changed, so there is no copy to keep"));
+        };
+        file.rewind()?;
+        let (temporary, mut copy) = self.spool.create(self.modes.of(kind))?;
+        disk::crash::point()?;
+        io::copy(&mut io::Read::take(file, digest.len_bytes), &mut copy)?;
+        temporary.publish(self.own.as_fd(), &name(claim))
+    }
+
+    pub(super) fn promote(
+        &mut self,
+        path: &RelPath,
+        owner: &Arc<ObjectKey>,
+        claim: ClaimId,
+        digest: Option<Digest>,
+    ) -> io::Result<Effect> {
+        let name = name(claim);
+        let Some(mut parked) = disk::open_file(self.own.as_fd(), &name)? else {
+            return Err(io::Error::other(format!("what was kept aside of {owner} is gone")));
+        };
+        let Some(digest) = known(&mut parked, digest)? else {
+            return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
+        };
+        if let Some(effect) = self.settled_as(path, owner, &digest)? {
+            disk::unlink(self.own.as_fd(), name.as_str())?;
+            return Ok(effect);
+        }
+        if self.is_staged() {
+            let file = self.spool.adopt(&name)?;
+            self.stage_file(path, owner, file, digest);
+            return Ok(Effect::Staged);
+        }
+        let own = Arc::clone(&self.own);
+        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))
+    }
+}
+
+/// The digest of a file that should have this one; nothing if it has another. What an earlier run wrote may have any, but is
+/// not larger than what a source can have had.
+fn known(file: &mut File, digest: Option<Digest>) -> io::Result<Option<Digest>> {
+    match digest {
+        Some(digest) => Ok(digest.is_of(file)?.then_some(digest)),
+        None => Digest::of(file, UNKNOWN_BYTES_MAX),
+    }
+}

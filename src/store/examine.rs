@@ -1,0 +1,132 @@
+//! Whether a directory would do, without a store: for `configbump doctor`.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, StatVfsMountFlags, accessat, flock, statvfs};
+use rustix::io::Errno;
+
+use super::{OpenError, open_root};
+use crate::content::TEMPORARY_PREFIX;
+use crate::disk;
+use crate::path::OWN_FOLDER;
+
+/// What was found out about a directory that can be written, or made.
+#[derive(Debug)]
+pub struct Examined {
+    /// Absent if it has to be made.
+    pub present: Option<Present>,
+    pub free_bytes: u64,
+    /// How many more files the file system takes, if it counts them.
+    pub free_files: Option<u64>,
+}
+
+/// What was found out about one that is there.
+#[derive(Debug)]
+pub struct Present {
+    /// The user whose it is.
+    pub owner: u32,
+    /// Whether a file in it can have a second name.
+    pub has_links: bool,
+    /// Whether a configbump keeps it now.
+    pub is_kept: bool,
+}
+
+/// Tries what a run would do, and leaves nothing behind.
+///
+/// # Errors
+///
+/// What a run would fail with.
+pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
+    let present = if dir.exists() { Some(try_out(dir)?) } else { None };
+    let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    if present.is_none() {
+        may_be_made(there).map_err(|error| OpenError::Make { dir: dir.to_owned(), error })?;
+    }
+    let system = statvfs(there).map_err(|error| OpenError::Write { dir: dir.to_owned(), error: error.into() })?;
+    if system.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(OpenError::Write { dir: dir.to_owned(), error: Errno::ROFS.into() });
+    }
+    Ok(Examined {
+        present,
+        free_bytes: system.f_bavail.saturating_mul(system.f_frsize),
+        free_files: (system.f_files > 0).then_some(system.f_favail),
+    })
+}
+
+/// Whether a folder may be made in this one.
+fn may_be_made(there: &Path) -> io::Result<()> {
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    if !there.is_dir() {
+        return Err(Errno::NOTDIR.into());
+    }
+    Ok(accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
+fn try_out(dir: &Path) -> Result<Present, OpenError> {
+    let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
+    let root = open_root(dir)?;
+    let owner = std::fs::metadata(dir).map_err(in_dir)?.uid();
+    let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
+    let own = disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
+    let has_links = write_and_link(own.as_fd());
+    // Given up at once: `own` is closed when this ends.
+    let is_kept = flock(&own, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    if is_new {
+        disk::remove_empty_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
+    }
+    Ok(Present { owner, has_links: has_links.map_err(in_dir)?, is_kept })
+}
+
+/// A file as a run makes them, with a second name, if it can have one; whether it can.
+fn write_and_link(own: BorrowedFd<'_>) -> io::Result<bool> {
+    let [first, renamed, second] =
+        ["a", "b", "c"].map(|end| format!("{TEMPORARY_PREFIX}doctor-{}-{end}", std::process::id()));
+    let tried = (|| {
+        disk::open_log(own, &first, rustix::fs::Mode::RUSR)?.write_all(b"\n")?;
+        disk::rename(own, &first, own, &renamed)?;
+        disk::link(own, &renamed, own, &second)
+    })();
+    for name in [&first, &renamed, &second] {
+        disk::unlink(own, name.as_str())?;
+    }
+    tried
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_fine_is_left_as_it_was() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let examined = examine(folder.path()).expect("a good directory");
+        let present = examined.present.expect("it is there");
+        assert_eq!(present.owner, rustix::process::geteuid().as_raw());
+        assert!(present.has_links && !present.is_kept && examined.free_bytes > 0);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_would_have_to_be_made_is_not_made() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path().join("a/b");
+        assert!(examine(&dir).expect("it could be made").present.is_none());
+        assert!(!folder.path().join("a").exists());
+        std::fs::write(folder.path().join("a"), "").expect("a file");
+        assert!(matches!(examine(&dir), Err(OpenError::Make { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_is_kept_says_so() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let own = folder.path().join(OWN_FOLDER);
+        std::fs::create_dir(&own).expect("a folder");
+        let held = std::fs::File::open(&own).expect("the folder");
+        flock(&held, FlockOperation::LockExclusive).expect("a lock");
+        assert!(examine(folder.path()).expect("a good directory").present.expect("it is there").is_kept);
+        assert!(own.exists());
+    }
+}

@@ -1,0 +1,103 @@
+//! The way back: the tree that was live when everybody had been told of it last is kept, and can be the live one again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use super::generation::{Generation, regular};
+use super::publish::{Batch, Next, Published};
+use super::{ChangeError, Store};
+use crate::content::{Digest, Spooled};
+use crate::object::ObjectKey;
+use crate::path::RelPath;
+
+/// What came back, and the objects whose newer changes wait again.
+#[derive(Debug)]
+pub struct TakenBack {
+    pub published: Published,
+    pub objects: BTreeSet<Arc<ObjectKey>>,
+}
+
+impl Store {
+    /// Whether a tree is kept that is not the live one.
+    #[must_use]
+    pub fn has_way_back(&self) -> bool {
+        self.staging.as_ref().is_some_and(|staging| staging.good.is_some() && staging.good != staging.name())
+    }
+
+    /// Makes the tree live again that everybody was told of last, and stages what it lacks. Nothing if there is none, or if it
+    /// is live.
+    ///
+    /// # Errors
+    /// When the disk does not let it; then nothing has changed.
+    pub fn roll_back(&mut self) -> Result<Option<TakenBack>, ChangeError> {
+        let dir = self.dir.clone();
+        let objects = self.commit_good();
+        let error = |error| ChangeError { verb: "bring back the last good files of", path: dir, error };
+        Ok(objects.map_err(error)?.map(|objects| TakenBack { objects, published: self.make_visible() }))
+    }
+
+    /// Everybody has been told of what is live: it is good.
+    pub(super) fn note_good(&mut self) {
+        if let Some(staging) = &mut self.staging
+            && staging.publishing.keeps_good
+            && staging.unseen.is_empty()
+        {
+            staging.good = staging.name();
+            staging.since_good.clear();
+        }
+    }
+
+    /// For whom the live tree has a file at each path; `None`: it has none.
+    pub(super) fn state_of<'a>(
+        &self,
+        paths: impl Iterator<Item = &'a RelPath>,
+    ) -> io::Result<Vec<(RelPath, Option<Arc<ObjectKey>>)>> {
+        let Some(staging) = self.staging.as_ref().filter(|staging| staging.publishing.keeps_good) else {
+            return Ok(Vec::new());
+        };
+        let owner = |path: &RelPath| -> io::Result<Option<Arc<ObjectKey>>> {
+            let is_there = regular(self.live(staging), path)?.is_some();
+            Ok(self.record.owner(path).filter(|_| is_there).cloned())
+        };
+        paths.map(|path| Ok((path.clone(), owner(path)?))).collect()
+    }
+
+    /// If there is a last good tree that is not live, makes it so, and stages what it lacks: for these objects.
+    fn commit_good(&mut self) -> io::Result<Option<BTreeSet<Arc<ObjectKey>>>> {
+        let Some(staging) = &self.staging else { return Ok(None) };
+        let good = staging.good.clone().filter(|name| Some(name) != staging.name().as_ref());
+        let (Some(name), Some(bad)) = (good, &staging.tree) else { return Ok(None) };
+        let Some(tree) = Generation::open(self.home(staging.publishing), &name)? else { return Ok(None) };
+        let mut batch = Batch::new();
+        let mut undone = Vec::new();
+        for (path, owner_then) in &staging.since_good {
+            let Some(owner) = owner_then.as_ref().or_else(|| self.record.owner(path)) else { continue };
+            let next = Next { owner: Arc::clone(owner), is_there: owner_then.is_some(), serial: 0 };
+            batch.insert(path.clone(), next);
+            // What has changed again since is staged already.
+            if staging.stage.get(path).is_none() {
+                let owner_now = Arc::clone(self.record.owner(path).unwrap_or(owner));
+                undone.push((path.clone(), owner_now, self.second_name(bad, path)?));
+            }
+        }
+        for (path, next) in batch.iter().filter(|(_, next)| next.is_there) {
+            self.record.own(path, &next.owner)?;
+        }
+        self.record.untold()?;
+        self.turn_to(&name)?;
+        let Some(staging) = &mut self.staging else { return Ok(None) };
+        let objects = undone.iter().map(|(_, owner, _)| Arc::clone(owner)).collect();
+        undone.into_iter().for_each(|(path, owner, file)| staging.stage.put(&path, &owner, file));
+        staging.since_good.clear();
+        staging.go_on_with(tree, batch);
+        Ok(Some(objects))
+    }
+
+    /// The file that a tree has at a path, as one to be staged.
+    fn second_name(&self, tree: &Generation, path: &RelPath) -> io::Result<Option<(Spooled, Digest)>> {
+        let (Some(place), Some(mut file)) = (regular(tree.folder(), path)?, tree.file(path)?) else { return Ok(None) };
+        let Some(digest) = Digest::of(&mut file, super::UNKNOWN_BYTES_MAX)? else { return Ok(None) };
+        Ok(Some((self.spool.link(place.folder(), place.name)?, digest)))
+    }
+}

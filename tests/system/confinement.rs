@@ -1,0 +1,232 @@
+//! What configbump cannot do, and what cannot be done to it, even if there is a hole in it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+
+use landlock::{
+    ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+};
+
+use crate::harness::access::{Access, Context, kubeconfig};
+use crate::harness::cluster::ApiServer;
+use crate::harness::namespace::Namespace;
+use crate::harness::object::config_map;
+use crate::harness::processes::Processes;
+use crate::harness::sidecar::Launch;
+use crate::harness::target::Target;
+use crate::harness::wait::{PATIENCE, run, until};
+use crate::harness::workspace::Workspace;
+use crate::processes::{NOBODY, as_nobody};
+
+/// How many Landlock domains a process can be in, one in another (landlock(7)).
+const LAYERS_MAX: usize = 16;
+
+/// What sets every capability aside, for good.
+const NO_CAPABILITIES: &str = "--inh-caps=-all --bounding-set=-all";
+
+/// Only DIR can be written in this mount namespace.
+fn read_only_root(workspace: &Workspace) -> String {
+    format!(
+        "cd /; mount --bind '{0}' '{0}'; mount -o remount,bind,ro \"$(stat -c %m '{1}')\"; mount -o remount,bind,ro /
+         if touch '{2}' 2>/dev/null; then exit 1; fi",
+        workspace.dir().display(),
+        workspace.beside("").display(),
+        workspace.beside("probe").display()
+    )
+}
+
+#[test]
+fn as_a_nobody_without_capabilities_on_a_read_only_root_it_follows_and_signals() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let pod = Processes::of_pod(&workspace).await;
+        let noted = workspace.beside("noted");
+        fs::create_dir(&noted).and_then(|()| chown(&noted, Some(NOBODY), None)).expect("a folder");
+        let log = noted.join("log");
+        let [script, dir, _, _] = Target::args(&workspace, &log, "");
+        let note = r#"cat "$dir"/*"#;
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+        let words = user.map(OsString::from).into_iter();
+        let words = words.chain(["sh".into(), script, dir, log.clone().into(), note.into()]);
+        let as_nobody = as_nobody(&workspace, NO_CAPABILITIES).replacen(
+            "exec setpriv",
+            &format!("{}\ncd '{}'\nexec setpriv", read_only_root(&workspace), workspace.beside("").display()),
+            1,
+        );
+        let launch = Launch::within(&namespace, &workspace)
+            .args(["--signal", "HUP", "--process-command", &Target::name(&workspace)])
+            .inside(&pod)
+            .prelude(as_nobody);
+        let sidecar = launch.start();
+        sidecar.holds([("a", "1")]).await;
+        let _target = pod.enter(&workspace, "setpriv", words);
+        let ready = async || if log.exists() { Ok(()) } else { Err("it has none yet".to_owned()) };
+        until(PATIENCE, "a target with a handler", ready).await;
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        sidecar.holds([("a", "2")]).await;
+        sidecar.says("sent SIGHUP to").await;
+        let noted = async || match fs::read_to_string(&log).expect("the log").as_str() {
+            "2\n" => Ok(()),
+            other => Err(other.to_owned()),
+        };
+        until(PATIENCE, "the target to have noted", noted).await;
+        assert_eq!(sidecar.status_of("Uid"), [NOBODY.to_string().as_str(); 4].join("\t"));
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(sidecar.status_of(set), "0000000000000000", "{set}");
+        }
+        assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+        assert!(sidecar.lines_with(&["not confined"]).is_empty());
+    });
+}
+
+/// A token in a folder that is laid out as kubelet does it, and a kubeconfig that names it.
+struct Mounted<'w> {
+    workspace: &'w Workspace,
+    access: Access,
+    folder: PathBuf,
+}
+
+impl<'w> Mounted<'w> {
+    fn new(workspace: &'w Workspace) -> Self {
+        let access = ApiServer::shared().admin_access();
+        let folder = workspace.beside("mounted");
+        fs::create_dir(&folder).expect("a folder");
+        let mounted = Self { workspace, access, folder };
+        mounted.turn_to("..1", "not a token");
+        symlink("..data/token", mounted.folder.join("token")).expect("a link");
+        mounted
+    }
+
+    /// Makes a folder with this token the one that counts, at once; a path that is absolute leads out.
+    fn turn_to(&self, target: &str, token: &str) {
+        fs::create_dir(self.folder.join(target)).expect("a folder");
+        fs::write(self.folder.join(target).join("token"), token).expect("a file");
+        let link = self.workspace.fresh("data");
+        symlink(target, &link).expect("a link");
+        fs::rename(link, self.folder.join("..data")).expect("a link turned");
+    }
+
+    fn launch(&self, namespace: &Namespace) -> Launch<'w> {
+        let context = Context { name: "main", access: &self.access, namespace: Some(&namespace.name) };
+        let mut config: serde_json::Value = serde_json::from_str(&kubeconfig(&[context])).expect("a kubeconfig");
+        config["users"][0]["user"] = serde_json::json!({ "tokenFile": self.folder.join("token") });
+        let home = self.workspace.beside("config");
+        fs::create_dir(&home).expect("a folder");
+        fs::write(home.join("kubeconfig"), config.to_string()).expect("a file");
+        Launch::new(self.workspace).arg("--kubeconfig").arg(home.join("kubeconfig"))
+    }
+}
+
+#[test]
+fn a_token_that_kubelet_swaps_in_stays_readable() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let mounted = Mounted::new(&workspace);
+        let sidecar = mounted.launch(&namespace).start();
+        sidecar.says("401").await;
+        mounted.turn_to("..2", &mounted.access.token);
+        sidecar.soon_holds([("a", "1")]).await;
+    });
+}
+
+#[test]
+fn a_token_elsewhere_is_not_read_unless_the_sandbox_is_off() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let mounted = Mounted::new(&workspace);
+        let elsewhere = workspace.beside("elsewhere").display().to_string();
+        let launch = mounted.launch(&namespace);
+        let confined = launch.start();
+        confined.says("401").await;
+        mounted.turn_to(&elsewhere, &mounted.access.token);
+        confined.soon_says("Permission denied").await;
+        assert_eq!(workspace.files().paths(), [""; 0]);
+        confined.terminate().await;
+        let free = launch.args(["--sandbox", "off"]).start();
+        free.holds([("a", "1")]).await;
+        assert_eq!(free.status_of("NoNewPrivs"), "1");
+    });
+}
+
+#[test]
+fn what_it_starts_is_not_confined() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let outside = workspace.beside("outside");
+        let script = format!("grep NoNewPrivs /proc/self/status > '{}'", outside.display());
+        let command = format!("sh -c {}", shell_words::quote(&script));
+        let written = |line: &str| match fs::read_to_string(&outside) {
+            Ok(text) if text.split_whitespace().eq(line.split(' ')) => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        for options in [["--exec", &command], ["--check", &command]] {
+            let sidecar = Launch::within(&namespace, &workspace).args(options).start();
+            sidecar.until("what the command writes", || written("NoNewPrivs: 0")).await;
+            assert_eq!(sidecar.status_of("NoNewPrivs"), "0");
+            sidecar.kill();
+            fs::remove_file(&outside).expect("the file");
+            fs::remove_dir_all(workspace.dir()).expect("DIR");
+        }
+        let sidecar = Launch::within(&namespace, &workspace).start();
+        sidecar.holds([("a", "1")]).await;
+        assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+    });
+}
+
+/// As on a kernel without Landlock, the sidecar can have no domain: there are as many as there can be around it.
+#[test]
+fn where_it_cannot_be_confined_the_log_says_so_and_all_else_goes_on() {
+    ApiServer::shared();
+    for _ in 0..LAYERS_MAX {
+        let everything = AccessFs::from_all(ABI::V2);
+        let root = PathBeneath::new(PathFd::new("/").expect("the root folder"), everything);
+        let rules = Ruleset::default().handle_access(everything).and_then(Ruleset::create);
+        let limited = rules.and_then(|rules| rules.add_rule(root)).and_then(RulesetCreated::restrict_self);
+        limited.expect("the tests need a kernel with Landlock (Linux 5.19)");
+    }
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let sidecar = Launch::within(&namespace, &workspace).start();
+        sidecar.says("not confined by Landlock").await;
+        sidecar.holds([("a", "1")]).await;
+        assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+    });
+}
+
+#[test]
+fn nobody_else_of_the_same_user_reads_its_memory_or_environment() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let pod = Processes::of_pod(&workspace).await;
+        let launch = Launch::within(&namespace, &workspace).inside(&pod).prelude(as_nobody(&workspace, ""));
+        let sidecar = launch.start();
+        sidecar.holds([("a", "1")]).await;
+        let read = |process: u32, file: &str| {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"]);
+            let output = command.args(["head", "-c", "1", &format!("/proc/{process}/{file}")]).output();
+            let output = output.expect("setpriv, which is part of util-linux");
+            output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        for file in ["environ", "maps"] {
+            let refused = read(sidecar.process(), file).expect_err(file);
+            assert!(refused.contains("Permission denied"), "{refused}");
+        }
+        // It is not the user that is kept from it.
+        let mut other = Command::new("setpriv")
+            .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "sleep", "60"])
+            .spawn()
+            .expect("setpriv");
+        until(PATIENCE, "another process", async || read(other.id(), "environ")).await;
+        other.kill().and_then(|()| other.wait()).expect("a child can be killed");
+    });
+}

@@ -1,0 +1,247 @@
+//! With `--rollback`, what the program refuses is taken back, and comes again only when it has changed.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::namespace::Namespace;
+use crate::harness::object::config_map;
+use crate::harness::sidecar::{Launch, Sidecar, WAYS};
+use crate::harness::wait::run;
+use crate::harness::web::serve;
+use crate::harness::workspace::Workspace;
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A program that refuses files that say so, and all of them as long as there is a file `broken` beside DIR. It notes the
+/// moment of each answer.
+const PROGRAM: &str = "[ ! -e broken ] && ! grep -q BAD out/* 2>/dev/null; said=$?; date +%s%N >>calls; exit $said";
+
+/// One that runs that program after a change, and publishes in this way.
+fn launch<'w>(namespace: &Namespace, workspace: &'w Workspace, way: &str) -> Launch<'w> {
+    let path = workspace.beside("program");
+    fs::write(&path, format!("cd '{}'\n{PROGRAM}\n", workspace.beside("").display())).expect("a file");
+    let exec = format!("sh '{}'", path.display());
+    Launch::within(namespace, workspace).args(["--rollback", "--publish", way, "--exec", &exec])
+}
+
+/// The moments of the calls, in nanoseconds.
+fn calls(workspace: &Workspace) -> Vec<u64> {
+    let calls = fs::read_to_string(workspace.beside("calls")).unwrap_or_default();
+    calls.lines().map(|call| call.parse().expect("nanoseconds")).collect()
+}
+
+async fn is_called(sidecar: &Sidecar<'_>, workspace: &Workspace, times: usize) {
+    sidecar
+        .until(&format!("call {times}"), || match calls(workspace) {
+            calls if calls.len() == times => Ok(()),
+            calls => Err(format!("{calls:?}")),
+        })
+        .await;
+}
+
+#[test]
+fn what_the_command_refuses_is_taken_back_until_it_changes() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let gone = namespace.create(&config_map("gone", [("gone", "1")])).await;
+            namespace.create(&config_map("routes", [("a", "1"), ("b", "1")])).await;
+            let sidecar = launch(&namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 1).await;
+
+            // A change, a new file, a removed one: all of it comes and goes.
+            namespace.replace(&config_map("routes", [("a", "BAD"), ("c", "1")])).await;
+            let line = sidecar.says("held back until it changes").await;
+            assert!(line.contains(&format!("ConfigMap {}/routes ", namespace.name)), "{line}");
+            sidecar.holds([("a", "1"), ("b", "1"), ("gone", "1")]).await;
+            is_called(&sidecar, &workspace, 3).await;
+
+            // Others go on.
+            namespace.create(&config_map("other", [("other", "1")])).await;
+            is_called(&sidecar, &workspace, 4).await;
+            namespace.delete(&gone).await;
+            is_called(&sidecar, &workspace, 5).await;
+            sidecar.holds([("a", "1"), ("b", "1"), ("other", "1")]).await;
+
+            namespace.replace(&config_map("routes", [("a", "2"), ("c", "1")])).await;
+            is_called(&sidecar, &workspace, 6).await;
+            sidecar.holds([("a", "2"), ("c", "1"), ("other", "1")]).await;
+            sidecar.says_times("held back until it changes", 1).await;
+            sidecar.terminate().await;
+            assert_eq!(calls(&workspace).len(), 6, "nobody was told without a reason");
+        });
+    }
+}
+
+#[test]
+fn what_came_together_is_taken_back_together_and_waits_until_one_of_it_changes() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("one", [("a", "1")])).await;
+            let sidecar = launch(&namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 1).await;
+            sidecar.signal(Signal::STOP);
+            namespace.replace(&config_map("one", [("a", "2")])).await;
+            namespace.create(&config_map("two", [("b", "BAD")])).await;
+            sidecar.signal(Signal::CONT);
+            let line = sidecar.says("held back until it changes").await;
+            assert!(line.contains("/one, ConfigMap") && line.contains("/two held back"), "{line}");
+            sidecar.holds([("a", "1")]).await;
+            namespace.create(&config_map("three", [("c", "1")])).await;
+            sidecar.holds([("a", "1"), ("c", "1")]).await;
+            namespace.replace(&config_map("two", [("b", "2")])).await;
+            sidecar.holds([("a", "2"), ("b", "2"), ("c", "1")]).await;
+        });
+    }
+}
+
+#[test]
+fn a_url_says_so_by_a_4xx_and_not_by_what_is_about_the_call() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "200")])).await;
+            let called = Arc::new(Mutex::new(Vec::new()));
+            let (calls, file) = (Arc::clone(&called), workspace.path("a"));
+            // The file says what to answer.
+            let server = serve(ANY, move |_| {
+                let status = fs::read_to_string(&file).expect("the file is there at every moment");
+                calls.lock().expect("nobody panics with it").push(status.clone());
+                status.parse().expect("a status")
+            });
+            let url = format!("http://{server}/-/reload");
+            let launch = Launch::within(&namespace, &workspace).args(["--rollback", "--publish", way, "--url", &url]);
+            let sidecar = launch.start();
+            let called = async |wanted: &[&str]| {
+                sidecar
+                    .until(&format!("the calls {wanted:?}"), || {
+                        match called.lock().expect("nobody panics with it").clone() {
+                            calls if calls == wanted => Ok(()),
+                            calls => Err(format!("{calls:?}")),
+                        }
+                    })
+                    .await;
+            };
+            called(&["200"]).await;
+            namespace.replace(&config_map("routes", [("a", "422")])).await;
+            called(&["200", "422", "200"]).await;
+            sidecar.says("held back until it changes").await;
+            sidecar.holds([("a", "200")]).await;
+            // The program may only be busy: that is tried again, and nothing is taken back.
+            namespace.replace(&config_map("routes", [("a", "503")])).await;
+            called(&["200", "422", "200", "503", "503"]).await;
+            sidecar.holds([("a", "503")]).await;
+            namespace.replace(&config_map("routes", [("a", "204")])).await;
+            sidecar.holds([("a", "204")]).await;
+            sidecar.says_times("held back until it changes", 1).await;
+        });
+    }
+}
+
+#[test]
+fn a_program_that_refuses_its_good_files_as_well_is_told_later_and_later_and_nothing_else_is_taken_back() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            let sidecar = launch(&namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 1).await;
+            sidecar.says("in sync").await;
+            let broken = workspace.beside("broken");
+            fs::write(&broken, "").expect("a file");
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
+            is_called(&sidecar, &workspace, 5).await;
+            sidecar.holds([("a", "1")]).await;
+            let [_, refused, back, again, later] = calls(&workspace)[..] else { panic!("five calls") };
+            let seconds = |from, to| Duration::from_nanos(to - from).as_secs_f32();
+            assert!(seconds(back, again) > 0.8, "{}", seconds(back, again));
+            assert!(seconds(again, later) > 1.6, "{}", seconds(again, later));
+            assert!(refused < back);
+            sidecar.says_times("held back until it changes", 1).await;
+
+            fs::remove_file(&broken).expect("the file");
+            namespace.replace(&config_map("routes", [("a", "3")])).await;
+            sidecar.holds([("a", "3")]).await;
+            let told = calls(&workspace).len();
+            sidecar
+                .until("a call that succeeds", || match calls(&workspace).len() {
+                    calls if calls > told || calls == 6 => Ok(()),
+                    calls => Err(format!("{calls} calls")),
+                })
+                .await;
+        });
+    }
+}
+
+#[test]
+fn first_files_have_nothing_to_go_back_to_and_stay() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            fs::write(workspace.beside("broken"), "").expect("a file");
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            let sidecar = launch(&namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 2).await;
+            sidecar.holds([("a", "1")]).await;
+            assert_eq!(sidecar.lines_with(&["held back"]), [""; 0]);
+            fs::remove_file(workspace.beside("broken")).expect("the file");
+            is_called(&sidecar, &workspace, 3).await;
+            namespace.replace(&config_map("routes", [("a", "BAD")])).await;
+            sidecar.says("held back until it changes").await;
+            sidecar.holds([("a", "1")]).await;
+        });
+    }
+}
+
+#[test]
+fn after_a_restart_what_was_taken_back_is_tried_once_more() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            let launch = launch(&namespace, &workspace, way);
+            let sidecar = launch.start();
+            is_called(&sidecar, &workspace, 1).await;
+            namespace.replace(&config_map("routes", [("a", "BAD")])).await;
+            is_called(&sidecar, &workspace, 3).await;
+            // Who ends before it knows that the program has taken what came back knows of no way back.
+            let record = || fs::read_to_string(workspace.path(".configbump/record")).expect("the record");
+            let told = || if record().ends_with("\"told\"\n") { Ok(()) } else { Err(record()) };
+            sidecar.until("the end of the last call", told).await;
+            sidecar.terminate().await;
+            let sidecar = launch.start();
+            sidecar.says("held back until it changes").await;
+            is_called(&sidecar, &workspace, 5).await;
+            sidecar.holds([("a", "1")]).await;
+        });
+    }
+}
+
+/// The bump fails, but there is nothing to go back to: what is being checked meanwhile goes on.
+#[test]
+fn a_refusal_does_not_lose_what_is_being_checked() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        fs::write(workspace.beside("broken"), "").expect("a file");
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let check = workspace.beside("check");
+        let script = "[ ! -e \"$CONFIG_BUMP_CANDIDATE/b\" ] || { : >checking; until [ -e go ]; do sleep 0.02; done; }";
+        fs::write(&check, format!("cd '{}'\n{script}", workspace.beside("").display())).expect("a file");
+        let launch = launch(&namespace, &workspace, "file");
+        let sidecar = launch.args(["--check", &format!("sh '{}'", check.display())]).start();
+        is_called(&sidecar, &workspace, 1).await;
+        namespace.create(&config_map("other", [("b", "1")])).await;
+        let checking = || if workspace.beside("checking").exists() { Ok(()) } else { Err("none".to_owned()) };
+        sidecar.until("a check", checking).await;
+        // The program is told of `a` once more, and refuses it again.
+        let told = calls(&workspace).len();
+        is_called(&sidecar, &workspace, told + 1).await;
+        fs::write(workspace.beside("go"), "").expect("a file");
+        sidecar.holds([("a", "1"), ("b", "1")]).await;
+    });
+}
