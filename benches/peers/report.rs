@@ -51,7 +51,7 @@ impl Report {
     /// Adds a row, and prints it.
     pub fn row(&mut self, title: &str, unit: Unit, cells: [Option<f64>; 3], to_reach: Option<f64>) {
         let row = Row { title: title.to_owned(), unit, cells, to_reach };
-        println!("{}", row.markdown());
+        println!("{}", row.markdown(&Program::ALL));
         self.rows.push(row);
     }
 
@@ -79,9 +79,13 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let names: String = Program::ALL.map(|program| format!(" {} |", program.name())).concat();
-        let rows: String = self.rows.iter().map(|row| row.markdown() + "\n").collect();
-        format!("{}\n\n| |{names} to reach | |\n| --- | --- | --- | --- | --- | --- |\n{rows}", self.setting)
+        let columns: Vec<_> = self.columns().collect();
+        let others = || columns.iter().filter(|program| **program != Program::Ours);
+        let names: String = columns.iter().map(|program| format!(" {} |", program.name())).collect();
+        let ratios: String = others().map(|program| format!(" as a share of {} |", program.name())).collect();
+        let rule = "| --- ".repeat(columns.len() + others().count() + 3);
+        let rows: String = self.rows.iter().map(|row| row.markdown(&columns) + "\n").collect();
+        format!("{}\n\n| |{names}{ratios} to reach | |\n{rule}|\n{rows}", self.setting)
     }
 
     /// A bar for each program in each row, as long as its share of the longest in the row.
@@ -126,9 +130,17 @@ impl Report {
 }
 
 impl Row {
-    fn markdown(&self) -> String {
+    /// What was measured of these programs, and ours as a ratio to each other one in the same run.
+    fn markdown(&self, columns: &[Program]) -> String {
         let shown = |value: Option<f64>| value.map_or("–".to_owned(), |value| self.unit.shown(value));
-        let cells: String = self.cells.map(|cell| format!(" {} |", shown(cell))).concat();
+        let ratio = |other: Option<f64>| match (self.cells[0], other) {
+            (Some(ours), Some(other)) if other > 0.0 => format!(" {:.2} |", ours / other),
+            _ => " – |".to_owned(),
+        };
+        let cells = columns.iter().map(|program| format!(" {} |", shown(self.cells[*program as usize])));
+        let others = columns.iter().filter(|program| **program != Program::Ours);
+        let ratios = others.map(|program| ratio(self.cells[*program as usize]));
+        let cells: String = cells.chain(ratios).collect();
         let verdict = match (self.cells[0], self.to_reach) {
             (Some(value), Some(to_reach)) if value <= to_reach => "reached",
             (Some(_), Some(_)) => "**not reached**",

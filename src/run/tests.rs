@@ -107,7 +107,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (name, prop::bool::weighted(0.8)).prop_map(|(name, seen)| Op::Delete { name, seen }),
         3 => order().prop_map(|order| Op::List { order }),
         1 => (order(), any::<Index>()).prop_map(|(order, len)| Op::BrokenList { order, len }),
-        1 => (foreign, any::<u8>()).prop_map(|(path, byte)| Op::Foreign { path, value: Value { byte, len: 3 } }),
+        // A file of others that the check refuses would have it refuse everything for as long as it stays.
+        1 => (foreign, 0..BAD).prop_map(|(path, byte)| Op::Foreign { path, value: Value { byte, len: 3 } }),
         1 => path.prop_map(|path| Op::Vanish { path }),
         2 => (0..60_u32, way()).prop_map(|(after, way)| Op::Kill { after, way }),
         1 => (0..60_u32).prop_map(|after| Op::Fail { after }),
