@@ -1,9 +1,9 @@
 # `make test` gets what the tests need and runs them all. `make lint` and `make build` are parts of it that stand alone.
 # `make count` is the one of them that counts instructions, `make fuzz` the one that tries readers with faulty bytes. `make soak` is the longer form of one of the tests, and
 # `make bench` measures what the README says of speed and memory,
-# `make scale` what docs/scale.md begins with.
+# `make scale` what docs/scale.md begins with. `make image` makes the image, of `make static` alone.
 
-.PHONY: test lint count build fuzz soak bench scale
+.PHONY: test lint count build fuzz soak bench scale static image
 .DELETE_ON_ERROR:
 
 # The system tests wait more than they work.
@@ -12,25 +12,51 @@ TEST_THREADS ?= 8
 # How long `make soak` goes on, in seconds.
 SOAK_S ?= 1800
 
-# Where nothing has to be installed to run it; a static executable, as it is in an image.
-MUSL = $(shell uname -m)-unknown-linux-musl
+# What the image is for: amd64 or arm64.
+HOST := $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m)))
+ARCH ?= $(HOST)
+
+# A static executable, as it is in an image. Its C code, which is ring's, is compiled for musl, or by what Debian has for another
+# architecture; it calls nothing of a C library that is not the same in both.
+CPU = $(patsubst arm64,aarch64,$(patsubst amd64,x86_64,$(ARCH)))
+MUSL = $(CPU)-unknown-linux-musl
+MUSL_VARIABLES = CARGO_TARGET_$(shell echo $(MUSL) | tr a-z- A-Z_)
+ifeq ($(ARCH),$(HOST))
+MUSL_CC = musl-gcc
+MUSL_CC_PACKAGE = musl-tools
+else
+MUSL_CC = $(CPU)-linux-gnu-gcc
+MUSL_CC_PACKAGE = gcc-$(subst _,-,$(CPU))-linux-gnu
+MUSL_LINKER = $(MUSL_VARIABLES)_LINKER=$(MUSL_CC)
+IMAGE_SUFFIX = -$(ARCH)
+endif
+MUSL_BUILD = CC_$(subst -,_,$(MUSL))=$(MUSL_CC) $(MUSL_LINKER) cargo build --locked --target $(MUSL)
+MUSL_BUILT = $${CARGO_TARGET_DIR:-$(CURDIR)/target}/$(MUSL)
+
+# What the image is called, and what builds it. Of docker there may be no more than the client.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= configbump:$(VERSION)$(IMAGE_SUFFIX)
+IMAGE_BUILDER = $(shell command -v podman || command -v buildah || { docker info >/dev/null 2>&1 && command -v docker; })
 
 # The Go configbump, to measure it beside this one; empty: it is left out.
 CONFIGBUMP_PEER ?=
 
-RUN = KUBEBUILDER_ASSETS=$$(tests/servers/get) && traefik=$$(tests/servers/get traefik) && export KUBEBUILDER_ASSETS && \
-	PATH="$$traefik:$$PATH:/usr/sbin"
+RUN = KUBEBUILDER_ASSETS=$$(tests/servers/get) && traefik=$$(tests/servers/get traefik) && \
+	kustomize=$$(tests/servers/get kustomize) && export KUBEBUILDER_ASSETS && \
+	PATH="$$traefik:$$kustomize:$$PATH:/usr/sbin"
 
-test: lint
+test: lint musl
 	@command -v unshare >/dev/null && command -v nsenter >/dev/null && command -v setpriv >/dev/null || \
 		{ echo "make test: the tests need unshare, nsenter and setpriv: install util-linux" >&2; exit 1; }
 	@[ "$$(id -u)" = 0 ] || \
 		{ echo "make test: the tests are about PID namespaces and several users: run it as root" >&2; exit 1; }
-	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus mandoc zsh fish; do command -v $$program >/dev/null || \
-		{ echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus, mandoc, zsh and fish" >&2; exit 1; }; done
+	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus mandoc zsh fish podman runc catatonit; do \
+		command -v $$program >/dev/null || { echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus," \
+		"mandoc, zsh, fish, podman, runc and catatonit" >&2; exit 1; }; done
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
 		{ echo "make test: the system tests need libfaketime: install faketime" >&2; exit 1; }
-	$(RUN) RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
+	CARGO_PROFILE_DEV_DEBUG=0 $(MUSL_BUILD)
+	$(RUN) CONFIGBUMP_STATIC=$(MUSL_BUILT)/debug/configbump RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 	@$(MAKE) --no-print-directory count fuzz
 
 count: cargo
@@ -48,13 +74,20 @@ soak: cargo
 
 bench: BENCHED =
 scale: BENCHED = -- scale
-bench scale: cargo
-	@for tool in curl musl-gcc; do command -v $$tool >/dev/null || \
-		{ echo "make bench: it needs curl and musl-gcc: install curl and musl-tools" >&2; exit 1; }; done
-	CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --locked --release --target $(MUSL)
+bench scale: static
+	@command -v curl >/dev/null || { echo "make bench: it needs curl: install curl" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$$(tests/servers/get) CONFIGBUMP_PEER=$(CONFIGBUMP_PEER) \
-		CONFIGBUMP_RELEASED=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/$(MUSL)/release/configbump \
+		CONFIGBUMP_RELEASED=$(MUSL_BUILT)/release/configbump \
 		cargo bench --locked --profile counted --bench peers $(BENCHED)
+
+static: musl
+	$(MUSL_VARIABLES)_RUSTFLAGS="-C link-arg=-Wl,--no-eh-frame-hdr,-T,$(CURDIR)/static.ld" $(MUSL_BUILD) --release
+
+image: static
+	@[ -n "$(IMAGE_BUILDER)" ] || { echo "make image: it needs podman, buildah, or docker with an engine that runs: install podman" >&2; exit 1; }
+	install -D $(MUSL_BUILT)/release/configbump $(MUSL_BUILT)/image/configbump
+	$(IMAGE_BUILDER) build --file Containerfile --platform linux/$(ARCH) --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(MUSL_BUILT)/image
 
 # What is not installed is named, not required: the tests stand for themselves.
 lint: cargo
@@ -68,7 +101,13 @@ lint: cargo
 build: cargo
 	cargo build --locked --release
 
-.PHONY: cargo
+.PHONY: cargo musl
+musl: cargo
+	@command -v $(MUSL_CC) >/dev/null || \
+		{ echo "make: a static executable needs $(MUSL_CC): install $(MUSL_CC_PACKAGE)" >&2; exit 1; }
+	@[ -d "$$(rustc --print target-libdir --target $(MUSL))" ] || \
+		{ echo "make: a static executable needs Rust's library for it: rustup target add $(MUSL)" >&2; exit 1; }
+
 cargo:
 	@command -v cargo >/dev/null || \
 		{ echo "make: no cargo: install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer from rustup.rs" >&2; exit 1; }

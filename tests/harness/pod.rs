@@ -1,11 +1,14 @@
 //! What a container finds in a pod, without a kubelet.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::access::Access;
 use super::sidecar::Launch;
 use super::workspace::Workspace;
+
+/// Where that is in a container.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// The service-account folder of a pod, as kubelet keeps it.
 pub struct Pod<'w> {
@@ -30,6 +33,11 @@ impl<'w> Pod<'w> {
         fs::rename(temporary, self.credentials.join(name)).expect("a file replaced");
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.credentials
+    }
+
     /// No option but `--dir` and `--labels`: the rest is what a pod finds.
     pub fn launch(&self, access: &Access) -> Launch<'w> {
         self.furnish(Launch::new(self.workspace), access)
@@ -37,12 +45,16 @@ impl<'w> Pod<'w> {
 
     /// Adds what a pod finds; `/run` is its own.
     pub fn furnish(&self, launch: Launch<'w>, access: &Access) -> Launch<'w> {
-        let at = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let at = SERVICE_ACCOUNT;
         let mounts =
             format!("mount -t tmpfs none /var/run; mkdir -p {at}; mount --bind '{}' {at}", self.credentials.display());
-        launch
-            .mounting(mounts)
-            .environment("KUBERNETES_SERVICE_HOST", access.address.ip().to_string())
-            .environment("KUBERNETES_SERVICE_PORT", access.address.port().to_string())
+        let variables = service_variables(access).into_iter();
+        variables.fold(launch.mounting(mounts), |launch, (name, value)| launch.environment(name, value))
     }
+}
+
+/// By what a container knows where the API server is.
+pub fn service_variables(access: &Access) -> [(&'static str, String); 2] {
+    let (host, port) = (access.address.ip(), access.address.port());
+    [("KUBERNETES_SERVICE_HOST", host.to_string()), ("KUBERNETES_SERVICE_PORT", port.to_string())]
 }

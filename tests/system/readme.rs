@@ -88,20 +88,27 @@ fn the_manifests_run_on_a_real_server_with_the_least_role() {
 
 /// What `kubectl apply -f` does with a file of the examples, as far as they need it.
 pub async fn apply(file: &Path) {
-    let manifests = &fs::read_to_string(file).expect("an example");
-    let client = ApiServer::shared().admin();
-    for object in serde_saphyr::from_multiple::<DynamicObject>(manifests).expect("manifests") {
-        let TypeMeta { api_version, kind } = object.types.clone().expect("a kind");
-        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &kind));
-        let api: Api<DynamicObject> = match object.namespace() {
-            Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        let (name, params) = (object.name_any(), PatchParams::apply("readme"));
-        let params = PatchParams { field_validation: Some(ValidationDirective::Strict), ..params };
-        api.patch(&name, &params, &Patch::Apply(&object))
-            .await
-            .unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    for object in objects(&fs::read_to_string(file).expect("an example")) {
+        apply_object(&object, &PatchParams::apply("readme")).await;
     }
+}
+
+/// The objects of a text with several documents.
+pub fn objects(manifests: &str) -> Vec<DynamicObject> {
+    serde_saphyr::from_multiple(manifests).unwrap_or_else(|error| panic!("{error}:\n{manifests}"))
+}
+
+/// Applies an object by the server. What the server does not know in it is an error.
+pub async fn apply_object(object: &DynamicObject, params: &PatchParams) {
+    let TypeMeta { api_version, kind } = object.types.clone().expect("a kind");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let resource = ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, &kind));
+    let client = ApiServer::shared().admin();
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client, &namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let (name, params) = (object.name_any(), params.clone());
+    let params = PatchParams { field_validation: Some(ValidationDirective::Strict), ..params };
+    api.patch(&name, &params, &Patch::Apply(object)).await.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
 }

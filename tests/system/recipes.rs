@@ -1,12 +1,12 @@
-//! The README's three recipes of a bump, word for word, each with the program that it is for.
+//! The README's recipes of a bump by a line, word for word, each with the program that it is for. The one of a sidecar is in
+//! [`pods`](crate::pods).
 
 use std::fs;
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod as PodManifest, ServiceAccount};
+use k8s_openapi::api::core::v1::ConfigMap;
 
-use crate::harness::access::Access;
-use crate::harness::account::{Account, least, token_of};
+use crate::harness::account::{Account, least};
 use crate::harness::cluster::{ApiServer, free_address};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{config_map, labelled};
@@ -16,7 +16,7 @@ use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::web::get_path;
 use crate::harness::workspace::Workspace;
 use crate::nginx::answers;
-use crate::readme::{apply, block, example};
+use crate::readme::block;
 
 /// The words of a command of the README after `configbump`.
 fn words(start: &str) -> Vec<String> {
@@ -30,11 +30,8 @@ fn words(start: &str) -> Vec<String> {
 async fn pod<'w>(namespace: &Namespace, workspace: &'w Workspace) -> Launch<'w> {
     let account = Account::new(namespace, "web").await;
     account.allow(namespace, least(&["configmaps"])).await;
-    furnished(namespace, workspace, &ApiServer::shared().access(&account.token().await))
-}
-
-fn furnished<'w>(namespace: &Namespace, workspace: &'w Workspace, access: &Access) -> Launch<'w> {
-    Pod::new(workspace, &namespace.name, access).furnish(Launch::bare(workspace), access)
+    let access = ApiServer::shared().access(&account.token().await);
+    Pod::new(workspace, &namespace.name, &access).furnish(Launch::bare(workspace), &access)
 }
 
 /// A piece of shell that replaces a folder below `/etc` by this file alone.
@@ -44,12 +41,12 @@ fn with_file(workspace: &Workspace, folder: &str, name: &str, content: &str) -> 
     format!("mount -t tmpfs none /etc/{folder}; cp '{}' /etc/{folder}/", file.display())
 }
 
-/// An nginx that serves what is in this folder, as distributions configure it.
-fn nginx(workspace: &Workspace, sites: &str) -> String {
+/// An nginx that serves what is in its folder of sites, as distributions configure it.
+fn nginx(workspace: &Workspace) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|what| format!("{what}_temp_path /run/{what};")).join(" ");
     let config = format!(
-        "pid /run/nginx.pid; error_log stderr; events {{}} http {{ access_log off; {temporary} include {sites}; }}\n"
+        "pid /run/nginx.pid; error_log stderr; events {{}} http {{ access_log off; {temporary} include sites/*; }}\n"
     );
     with_file(workspace, "nginx", "nginx.conf", &config)
 }
@@ -68,40 +65,11 @@ async fn serves_changes(namespace: &Namespace, address: SocketAddr) {
 }
 
 #[test]
-fn the_sidecar_with_a_shared_pid_namespace_reloads_nginx() {
-    run(async {
-        let (workspace, address) = (Workspace::new(), free_address());
-        for file in ["cluster/access.yaml", "sidecar/pod.yaml"] {
-            apply(&example(file)).await;
-        }
-        let namespace = Namespace::known("gateway");
-        let pod = namespace.api::<PodManifest>().get("web").await.expect("the pod").spec.expect("its spec");
-        assert_eq!(pod.share_process_namespace, Some(true));
-        let account = pod.service_account_name.expect("its account");
-        let token = token_of(&namespace.api::<ServiceAccount>(), &account).await;
-        let user = pod.security_context.and_then(|context| context.run_as_user).expect("a user");
-        let container = pod.containers.iter().find(|container| container.name == "configbump").expect("the sidecar");
-
-        for mount in pod.containers.iter().map(|container| &container.volume_mounts.as_ref().expect("mounts")[0]) {
-            assert_eq!(mount.mount_path, "/etc/nginx/conf.d", "this test has no volumes");
-        }
-        namespace.create(&site(address, "first")).await;
-        let launch = furnished(&namespace, &workspace, &ApiServer::shared().access(&token));
-        let launch = launch.among(nginx(&workspace, "/etc/nginx/conf.d/*.conf")).prelude("mkdir /etc/nginx/conf.d");
-        let launch = launch.running_as(user.try_into().expect("a user"), "nginx -e stderr -g 'daemon off;' &");
-        let sidecar = launch.args(container.args.as_deref().expect("its arguments")).start();
-        answers(address, "first").await;
-        serves_changes(&namespace, address).await;
-        assert_eq!(sidecar.lines_with(&["may not send"]), [""; 0]);
-    });
-}
-
-#[test]
 fn the_child_in_one_container_serves_every_change() {
     run(async {
         let (namespace, workspace, address) = (Namespace::new().await, Workspace::new(), free_address());
         namespace.create(&site(address, "first")).await;
-        let launch = pod(&namespace, &workspace).await.among(nginx(&workspace, "/etc/nginx/sites/*"));
+        let launch = pod(&namespace, &workspace).await.among(nginx(&workspace));
         let words = words("configbump --dir /etc/nginx/sites");
         let sidecar = launch.running_as(101, "").args(&words).start();
         answers(address, "first").await;
