@@ -109,6 +109,22 @@ impl<W: Write> Doctor<'_, W> {
             }
             Err(why) => self.say(Verdict::Warn, "API server", format_args!("{server} does not say who asks: {why}"))?,
         }
+        for (namespace, missing) in inquiry.events().await {
+            let place = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
+            match missing {
+                Ok(missing) if missing.is_empty() => {
+                    self.say(Verdict::Ok, "--events", format_args!("may create and patch events in {place}"))?;
+                }
+                Ok(missing) => {
+                    let missing = missing.join(" and ");
+                    let text = format!("may not {missing} events in {place}; apply what stands at the end");
+                    self.say(Verdict::Fail, "--events", text)?;
+                }
+                Err(why) => {
+                    self.say(Verdict::Fail, "--events", format_args!("cannot find out about {place}: {why}"))?
+                }
+            }
+        }
         for Scoped { scope, missing, has_objects } in inquiry.scopes().await {
             match missing {
                 Ok(missing) if missing.is_empty() => {

@@ -59,6 +59,8 @@ pub struct Object {
     pub key: Arc<ObjectKey>,
     /// `metadata.resourceVersion`: two states of one object are the same if theirs are. Absent in manifests.
     pub resource_version: Option<String>,
+    /// `metadata.uid`: tells it from others that had or will have its name. Absent in manifests.
+    pub uid: Option<Box<str>>,
     /// `metadata.creationTimestamp` in seconds since 1970; the older of two claimants of a path wins it.
     pub created: Option<i64>,
     /// The value of the annotation that `--folder-annotation` names, unchecked.

@@ -28,6 +28,7 @@ use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
 use crate::plan::{Change, Notice, Places, Plan};
 use crate::publish::{Due, Progress, Publisher};
+use crate::source::announcer::{Announcer, Reason};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
 use crate::telemetry::endpoints::Endpoints;
@@ -113,7 +114,7 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
         bumping.spawn(if config.once { bumper.impatient() } else { bumper }.run());
     }
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
-    source.run(&spool, &sender, &pipeline.resync.wakers(), &endpoints.telemetry());
+    pipeline.announcer = source.run(&spool, &sender, &pipeline.resync.wakers(), &endpoints.telemetry());
     drop(sender);
     while !(config.once && pipeline.is_settled() && changes.is_told()) {
         let is_complete = pipeline.is_complete();
@@ -140,11 +141,14 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
                 inquiry.answer(picture);
             }
         }
+        pipeline.announcer.announce_applied(&config.dir);
         if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
             program.start().await;
         }
     }
-    Ok(pipeline.code_of_once())
+    let code = pipeline.code_of_once();
+    pipeline.announcer.finish().await;
+    Ok(code)
 }
 
 /// What has become of changes so far.
@@ -185,6 +189,7 @@ struct Pipeline {
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
     telemetry: Telemetry,
+    announcer: Announcer,
 }
 
 impl Pipeline {
@@ -217,6 +222,7 @@ impl Pipeline {
             resync,
             bump: None,
             telemetry: Telemetry::default(),
+            announcer: Announcer::default(),
         }
     }
 
@@ -242,11 +248,12 @@ impl Pipeline {
         let scope = event.scope;
         let list_done = matches!(event.what, What::ListDone);
         let about = self.telemetry.taking(&event);
+        self.announcer.taking(&event);
         if matches!(event.what, What::ListStarted) {
             self.resync.list_started(scope);
         }
         let step = self.plan.step(event);
-        step.notices.iter().for_each(|notice| tell(notice, &self.telemetry));
+        step.notices.iter().for_each(|notice| tell(notice, &self.telemetry, &mut self.announcer));
         // In its first list a scope has not told yet who else may want a file.
         let hold_removals = !self.plan.is_synced(scope);
         let before = self.tally;
@@ -325,6 +332,7 @@ impl Pipeline {
         }
         // The first publish is of everything.
         if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
+            self.announcer.changed(&owner, &path, change == bump::Effect::Removed);
             tracing::info!("{effect} {path} of {owner}");
         } else {
             tracing::debug!("{effect} {path} of {owner}");
@@ -337,6 +345,7 @@ impl Pipeline {
     /// If every scope has completed a list, and nothing has failed, the directory holds what it should, or will when what
     /// waits is published.
     fn list_done(&mut self, scope: ScopeId) {
+        self.announcer.keep(|key| self.plan.holds(key));
         self.resync.list_done(scope);
         if !self.resync.is_settled() {
             return;
@@ -389,7 +398,8 @@ impl Pipeline {
         if due == Due::Begin {
             self.release_removals();
         }
-        let Progress { changes, to_check } = self.publisher.as_mut()?.go_on(&mut self.store, due);
+        let Progress { changes, to_check, held } = self.publisher.as_mut()?.go_on(&mut self.store, due);
+        held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::CheckFailed, why));
         self.have_gone_live(changes, false);
         self.say_in_sync();
         self.report_if_in_step();
@@ -410,7 +420,10 @@ impl Pipeline {
     fn roll_back(&mut self) {
         let Some(publisher) = &mut self.publisher else { return };
         match publisher.roll_back(&mut self.store) {
-            Ok(changes) => self.have_gone_live(changes, true),
+            Ok(Progress { changes, held, .. }) => {
+                held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::RolledBack, why));
+                self.have_gone_live(changes, true);
+            }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
         }
     }
@@ -490,16 +503,18 @@ async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
     }
 }
 
-fn tell(notice: &Notice, telemetry: &Telemetry) {
+fn tell(notice: &Notice, telemetry: &Telemetry, announcer: &mut Announcer) {
     match notice {
         Notice::Conflict { path, winner, loser } => {
             tracing::warn!(
                 "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
             );
+            announcer.conflict(path, winner, loser);
         }
         Notice::Refused { object, why } => {
             tracing::warn!("{object} is not followed as it asks: {why}");
             telemetry.refused(object, why);
+            announcer.tell(object, Reason::Refused, why);
         }
     }
 }

@@ -132,6 +132,17 @@ pub enum Check {
     NotRun,
 }
 
+/// What has become of something that was to be told by a Kubernetes Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The server has an Event that tells it, perhaps with others of its kind.
+    Sent,
+    /// A try failed. It may be tried again.
+    Failed,
+    /// There was no room for it.
+    Dropped,
+}
+
 /// What has become of an event's changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
@@ -237,6 +248,13 @@ impl Telemetry {
     pub fn checked(&self, check: Check) {
         if let Some(shared) = &self.0 {
             shared.metrics.checked(check);
+        }
+    }
+
+    /// Something was to be told by a Kubernetes Event.
+    pub fn announced(&self, outcome: Announced) {
+        if let Some(shared) = &self.0 {
+            shared.metrics.announced(outcome);
         }
     }
 

@@ -227,6 +227,7 @@ impl Model {
         let object = Object {
             key: key(name),
             resource_version: None,
+            uid: None,
             created: state.created,
             folder: state.folder.map(str::to_owned),
             entries: state.values.iter().map(entry).collect(),

@@ -40,6 +40,7 @@ mod credentials;
 mod disk;
 mod endpoints;
 mod etcd;
+mod events;
 mod faults;
 mod haproxy;
 mod hooks;
