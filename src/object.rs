@@ -46,6 +46,14 @@ pub struct ObjectKey {
     pub name: String,
 }
 
+impl ObjectKey {
+    /// What a line of the log has for machines: `kind`, `namespace` and `name`.
+    #[must_use]
+    pub fn fields(&self) -> (&'static str, &str, &str) {
+        (self.kind.name(), &self.namespace, &self.name)
+    }
+}
+
 /// `ConfigMap namespace/name`, the way log lines name an object.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

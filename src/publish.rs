@@ -215,6 +215,8 @@ impl Publisher {
         let (_, newest) = holds::units(store.staged());
         self.holds.take_back(&objects, &newest);
         tracing::warn!(
+            event = "rolled_back",
+            objects = %list(&objects),
             "{} held back until it changes: the program refuses the files; those that it took last are back",
             list(&objects)
         );
@@ -293,7 +295,13 @@ impl Publisher {
     fn tell_held(&self, unit: &Unit) -> String {
         let refusal = unit.iter().find_map(|object| self.refusals.get(object));
         let why = refusal.map_or(TOO_MANY_TRIES, |it| &it.why);
-        tracing::warn!("{} held back: {why}; what was live stays, until something passes", list(unit));
+        let objects = list(unit);
+        tracing::warn!(
+            event = "held",
+            objects,
+            why,
+            "{objects} held back: {why}; what was live stays, until something passes"
+        );
         let output = refusal.iter().flat_map(|refusal| &refusal.output);
         // It may repeat what is in a file.
         output.for_each(|line| tracing::warn!(target: telemetry::OF_OTHERS, "  {line}"));
@@ -308,7 +316,7 @@ impl Publisher {
         if self.told.as_deref() == Some(error) {
             tracing::debug!("{error}");
         } else {
-            tracing::warn!("{error}; it is tried again, in {} s first", wait.as_secs());
+            tracing::warn!(event = "change_failed", "{error}; it is tried again, in {} s first", wait.as_secs());
             self.told = Some(error.to_owned());
         }
     }

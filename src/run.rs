@@ -4,6 +4,7 @@ pub mod confine;
 mod end;
 mod removals;
 mod resync;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,13 @@ use crate::config::{Config, InitialBump, Layout, Prune};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
-use crate::plan::{Change, Notice, Places, Plan};
+use crate::plan::{Change, Places, Plan};
 use crate::publish::{Due, Progress, Publisher};
 use crate::source::announcer::{Announcer, Reason};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
 use crate::telemetry::endpoints::Endpoints;
-use crate::telemetry::{Conflict, Done, Hold, Picture, Recent, Telemetry};
+use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
@@ -99,7 +100,9 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
     // What is never removed needs no brake.
     let removals = Removals::new(publish.brake.filter(|_| config.prune != Prune::Never), publish.pace);
     let mut endpoints = Endpoints::open(config.listen, source.scopes(), recent);
-    let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals);
+    let first_sync = FirstSync::begin(config.log_format, config.log_level);
+    let mut pipeline =
+        Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals, first_sync);
     pipeline.report_to(&endpoints.telemetry());
     let changes = Changes::default();
     // Dropping it ends what it runs.
@@ -125,6 +128,7 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
                 return Err(RunError::Displaced { dir: config.dir });
             }
             () = pipeline.resync.due() => pipeline.resync.ask(),
+            () = pipeline.first_sync.due() => pipeline.first_sync.show(pipeline.tally.visible),
             () = changes.told() => pipeline.told(&changes),
             () = changes.refused(), if publish.rollback => pipeline.roll_back(),
             due = next(&mut pipeline.publisher, is_complete) => {
@@ -190,6 +194,7 @@ struct Pipeline {
     bump: Option<(Changes, InitialBump)>,
     telemetry: Telemetry,
     announcer: Announcer,
+    first_sync: FirstSync,
 }
 
 impl Pipeline {
@@ -201,6 +206,7 @@ impl Pipeline {
         scopes: Vec<Scope>,
         publisher: Option<Publisher>,
         removals: Removals,
+        first_sync: FirstSync,
     ) -> Self {
         let resync = Resync::new(scopes.len());
         let mut publisher = publisher;
@@ -223,6 +229,7 @@ impl Pipeline {
             bump: None,
             telemetry: Telemetry::default(),
             announcer: Announcer::default(),
+            first_sync,
         }
     }
 
@@ -249,11 +256,14 @@ impl Pipeline {
         let list_done = matches!(event.what, What::ListDone);
         let about = self.telemetry.taking(&event);
         self.announcer.taking(&event);
+        if matches!(event.what, What::Apply(_) | What::Keep(_)) {
+            self.first_sync.read_object();
+        }
         if matches!(event.what, What::ListStarted) {
             self.resync.list_started(scope);
         }
         let step = self.plan.step(event);
-        step.notices.iter().for_each(|notice| tell(notice, &self.telemetry, &mut self.announcer));
+        step.notices.iter().for_each(|notice| self.tell_of(notice));
         // In its first list a scope has not told yet who else may want a file.
         let hold_removals = !self.plan.is_synced(scope);
         let before = self.tally;
@@ -263,12 +273,6 @@ impl Pipeline {
             self.list_done(scope);
         }
         self.report_if_in_step();
-    }
-
-    fn report_if_in_step(&self) {
-        if self.is_settled() && !self.is_all_held() {
-            self.telemetry.in_step();
-        }
     }
 
     /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
@@ -330,13 +334,7 @@ impl Pipeline {
             bump::Effect::Written => self.telemetry.wrote(),
             bump::Effect::Removed => self.telemetry.removed(),
         }
-        // The first publish is of everything.
-        if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
-            self.announcer.changed(&owner, &path, change == bump::Effect::Removed);
-            tracing::info!("{effect} {path} of {owner}");
-        } else {
-            tracing::debug!("{effect} {path} of {owner}");
-        }
+        self.tell_changed(&path, change, &owner);
         if let Some((changes, _)) = &self.bump {
             changes.add(path, change, owner);
         }
@@ -386,7 +384,7 @@ impl Pipeline {
     fn remove_foreign(&mut self) {
         let plan = &self.plan;
         for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
-            tracing::info!("removed {path}, which nobody selected");
+            tracing::info!(event = "removed", path, "removed {path}, which nobody selected");
             self.changed += 1;
             self.telemetry.removed();
             self.bump.iter().for_each(|(changes, _)| changes.add_unknown());
@@ -433,10 +431,7 @@ impl Pipeline {
         if !self.unsaid || !self.is_complete() || !self.publisher.iter().all(Publisher::is_at_rest) {
             return;
         }
-        let (files, objects) = self.plan.counts();
-        let held = self.publisher.iter().flat_map(Publisher::held).count();
-        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
-        tracing::info!("in sync: {} holds {files} files of {objects} objects{but}", self.dir.display());
+        self.tell_in_sync();
         (self.unsaid, self.changed) = (false, 0);
         if !std::mem::replace(&mut self.in_sync, true)
             && let Some((changes, initial)) = &self.bump
@@ -473,26 +468,6 @@ impl Pipeline {
         let is_held = self.publisher.iter().any(|publisher| publisher.held().next().is_some());
         is_held && self.store.count_owned() == 0
     }
-
-    /// What somebody asks for who looks.
-    fn picture(&self, lines_max: usize) -> Picture {
-        let first_conflicts = self.plan.conflicts().take(lines_max);
-        let held = || self.publisher.iter().flat_map(Publisher::held);
-        let hold = |(object, why): (&Arc<ObjectKey>, &str)| Hold {
-            object: Arc::clone(object),
-            why: why.to_owned(),
-            output: self.publisher.iter().flat_map(|publisher| publisher.output(object)).cloned().collect(),
-        };
-        Picture {
-            files: self.store.count_owned(),
-            conflicts: self.plan.conflicts().count(),
-            first_conflicts: first_conflicts.map(|(path, winner, loser)| Conflict::new(path, winner, loser)).collect(),
-            held_objects: held().count(),
-            first_holds: held().take(lines_max).map(hold).collect(),
-            held_removals: self.removals.held(),
-            bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
-        }
-    }
 }
 
 /// When the publisher, if there is one, has something to do; it may begin only when the source has told everything.
@@ -500,21 +475,5 @@ async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
     match publisher {
         Some(publisher) => publisher.next(may_begin).await,
         None => std::future::pending().await,
-    }
-}
-
-fn tell(notice: &Notice, telemetry: &Telemetry, announcer: &mut Announcer) {
-    match notice {
-        Notice::Conflict { path, winner, loser } => {
-            tracing::warn!(
-                "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
-            );
-            announcer.conflict(path, winner, loser);
-        }
-        Notice::Refused { object, why } => {
-            tracing::warn!("{object} is not followed as it asks: {why}");
-            telemetry.refused(object, why);
-            announcer.tell(object, Reason::Refused, why);
-        }
     }
 }

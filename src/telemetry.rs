@@ -9,6 +9,7 @@ pub mod endpoints;
 mod health;
 mod log;
 mod metrics;
+mod progress;
 mod recent;
 mod status;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use self::health::Health;
 pub use self::log::{Format, Level, OF_OTHERS, init};
 use self::metrics::Metrics;
+pub use self::progress::FirstSync;
 pub use self::recent::Recent;
 use self::status::Objects;
 use crate::event::{Event, Scope, ScopeId, What};
@@ -341,6 +343,12 @@ impl Telemetry {
             state.last_bump = Some(SystemTime::now());
         }
     }
+}
+
+/// In whole milliseconds, as lines of the log for machines have it.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -443,7 +443,14 @@ fn applied(found: Found) -> What {
     match found.object {
         Ok(object) => What::Apply(object),
         Err(Unusable { key, why }) => {
-            tracing::warn!("{key} cannot be used, and its files stay as they are: {why}");
+            let (kind, namespace, name) = key.fields();
+            tracing::warn!(
+                event = "unusable",
+                kind,
+                namespace,
+                name,
+                "{key} cannot be used, and its files stay as they are: {why}"
+            );
             What::Keep(key)
         }
     }

@@ -155,7 +155,7 @@ fn what_the_program_refuses_is_told_and_a_run_that_ends_by_itself_tells_all_befo
         let sidecar = launch.clone().args(["--rollback", "--exec", command]).start();
         sidecar.in_sync().await;
         namespace.create(&config_map("good", [("good", "1")])).await;
-        sidecar.says("bumped").await;
+        sidecar.says("ran `sh`").await;
         let bad = namespace.create(&config_map("bad", [("bad", "BAD")])).await;
         let event = told(&namespace, &bad, "RolledBack").await;
         assert_eq!(message(&event), "the program refuses its files; those that it took last are back");

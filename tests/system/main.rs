@@ -19,6 +19,7 @@ mod harness {
     pub mod server;
     pub mod sidecar;
     pub mod target;
+    pub mod terminal;
     pub mod updates;
     pub mod usage;
     pub mod wait;
@@ -47,6 +48,7 @@ mod hooks;
 mod images;
 mod input;
 mod layout;
+mod log;
 mod manifests;
 mod nginx;
 mod once;

@@ -43,7 +43,8 @@ impl Report {
             Failure::Status { status, .. } => Class::Refused(status.code),
         };
         if !wait.is_zero() && self.reported.insert(class) {
-            tracing::warn!("{what}; files stay as they are, and it keeps trying");
+            let reason = failure.reason();
+            tracing::warn!(event = "source_failed", reason, "{what}; files stay as they are, and it keeps trying");
         } else {
             tracing::debug!("{what}; next try in {} ms", wait.as_millis());
         }
@@ -53,7 +54,7 @@ impl Report {
     pub fn recovered(&mut self) {
         self.signs.recovered();
         if !std::mem::take(&mut self.reported).is_empty() {
-            tracing::info!("following {} again", self.target);
+            tracing::info!(event = "source_recovered", "following {} again", self.target);
         }
     }
 }
