@@ -50,6 +50,7 @@ mod input;
 mod layout;
 mod log;
 mod manifests;
+mod monitoring;
 mod nginx;
 mod once;
 mod outage;
