@@ -47,6 +47,7 @@ mod haproxy;
 mod hooks;
 mod images;
 mod input;
+mod install;
 mod layout;
 mod log;
 mod manifests;
