@@ -44,7 +44,7 @@ fn for_machines_each_change_and_each_bump_is_a_line_with_fields() {
         let [in_sync] = &events(&sidecar, "in_sync")[..] else { panic!("one line") };
         assert!(in_sync["duration_ms"].is_u64(), "{in_sync}");
         assert_eq!((&in_sync["files"], &in_sync["objects"], &in_sync["held"]), (&json!(1), &json!(1), &json!(0)));
-        assert_eq!(events(&sidecar, "written"), [json!({}); 0], "what the first sync writes is no news");
+        assert_eq!(events(&sidecar, "written"), [Value::Null; 0], "what the first sync writes is no news");
         let dir = workspace.dir();
         namespace.replace(&config_map("routes", [("a", "2"), ("b", "SECRET-CONTENT")])).await;
         sidecar.says_times("ran `true`", 2).await;
@@ -136,7 +136,7 @@ fn on_a_terminal_a_long_first_sync_is_one_line_that_is_gone_when_it_is_over() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&config_map("routes", [("a", "1")])).await;
-        let (link, sidecar) = waiting(&namespace, &workspace, |launch| launch.on_terminal()).await;
+        let (link, sidecar) = waiting(&namespace, &workspace, Launch::on_terminal).await;
         let drawn = format!("{CLEAR}syncing: 0 objects read, 0 files written, ");
         let line = sidecar.says(&drawn).await;
         assert!(line.starts_with(CLEAR), "nothing stands before it: {line:?}");

@@ -128,11 +128,10 @@ impl Teller {
             Err(error) => Err(error.into()),
         };
         match answer {
-            Ok(()) => Fate::Written,
+            // Who reads a whole answer hands nothing on that could be closed.
+            Ok(()) | Err(Stop::Closed) => Fate::Written,
             Err(Stop::Failed(Failure::Status { status, .. })) if is_gone(status.code) => Fate::Gone,
             Err(Stop::Failed(failure)) => Fate::Failed(failure),
-            // Reading a whole answer hands nothing on that could be closed.
-            Err(Stop::Closed) => Fate::Written,
         }
     }
 

@@ -130,7 +130,7 @@ impl Book {
         series.is_news = true;
         series.count = series.count.saturating_add(1);
         series.last = moment;
-        series.message = cut(message);
+        series.message = cut(&message);
         true
     }
 
@@ -230,7 +230,7 @@ fn name(object: &str) -> String {
 }
 
 /// On one line, and no longer than it may be.
-fn cut(message: String) -> String {
+fn cut(message: &str) -> String {
     const MORE: &str = "…";
     let mut message = message.replace(char::is_control, " ");
     if message.len() > MESSAGE_BYTES_MAX {
@@ -372,10 +372,10 @@ mod tests {
 
     #[test]
     fn messages_are_one_line_of_at_most_1024_bytes_and_names_are_names() {
-        let cut_off = cut("ä".repeat(2000));
+        let cut_off = cut(&"ä".repeat(2000));
         assert!(cut_off.len() <= MESSAGE_BYTES_MAX && cut_off.ends_with("ä…"), "{}", cut_off.len());
-        assert_eq!(cut("a\nb\u{1b}[31m".into()), "a b [31m");
-        assert_eq!(cut("x".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX);
+        assert_eq!(cut("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(cut(&"x".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX);
         let long = format!("{}.-.{}", "a".repeat(233), "b".repeat(17));
         let named = name(&long);
         assert!(named.len() <= NAME_BYTES_MAX && named.starts_with(&"a".repeat(233)), "{named}");
