@@ -329,7 +329,7 @@ impl Publisher {
             return;
         }
         if self.told.take().is_some() {
-            tracing::info!("what could not be published is");
+            tracing::info!(event = "change_recovered", "what could not be published is");
         }
         self.governor.succeeded(Instant::now());
     }

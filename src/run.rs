@@ -421,6 +421,7 @@ impl Pipeline {
             Ok(Progress { changes, held, .. }) => {
                 held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::RolledBack, why));
                 self.have_gone_live(changes, true);
+                self.announcer.withdraw_applied();
             }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
         }

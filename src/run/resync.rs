@@ -115,7 +115,7 @@ impl Resync {
         if self.is_settled() && self.attempts > 0 {
             self.attempts = 0;
             self.told.clear();
-            tracing::info!("what had failed is done");
+            tracing::info!(event = "change_recovered", "what had failed is done");
         }
     }
 

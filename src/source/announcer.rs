@@ -132,6 +132,11 @@ impl Announcer {
         }
     }
 
+    /// What has changed since that was announced last is not told: another announcement says why.
+    pub fn withdraw_applied(&mut self) {
+        self.0.iter_mut().for_each(|desk| desk.applied.clear());
+    }
+
     /// An object waits for a path. The winner is named to those only who may look into its namespace anyway.
     pub fn conflict(&mut self, path: &RelPath, winner: &ObjectKey, loser: &Arc<ObjectKey>) {
         let whose = || {

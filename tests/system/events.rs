@@ -5,9 +5,11 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use kube::{Resource, ResourceExt};
 
+use crate::harness::access::Access;
 use crate::harness::account::{Account, least, to_write_events};
 use crate::harness::cluster::ApiServer;
 use crate::harness::endpoints::Endpoints;
+use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::{annotated, config_map, secret};
 use crate::harness::sidecar::Launch;
@@ -159,6 +161,9 @@ fn what_the_program_refuses_is_told_and_a_run_that_ends_by_itself_tells_all_befo
         let bad = namespace.create(&config_map("bad", [("bad", "BAD")])).await;
         let event = told(&namespace, &bad, "RolledBack").await;
         assert_eq!(message(&event), "the program refuses its files; those that it took last are back");
+        let event = told(&namespace, &bad, "Applied").await;
+        let written = format!("wrote bad in {}", workspace.dir().display());
+        assert_eq!((message(&event), event.count), (written.as_str(), Some(1)), "what is taken back is not applied");
         sidecar.terminate().await;
 
         let ended = launch.args(["--once", "--check", "false"]).run().await;
@@ -199,6 +204,40 @@ fn without_the_right_files_go_on_one_line_names_the_rule_and_its_coming_is_notic
         assert_eq!(endpoints.probe("/readyz").await.0, 200);
         account.also_allow(&namespace, to_write_events()).await;
         sidecar.soon_says("Events are written again").await;
+    });
+}
+
+/// The watch goes on, and the connection for the Events is accepted and leads nowhere.
+#[test]
+fn while_the_server_takes_no_event_files_go_on_and_what_finds_no_room_is_dropped_in_one_line() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let admin = ApiServer::shared().admin_access();
+        let link = Link::to(admin.address, State::Up).await;
+        let access = Access { address: link.address, ..admin };
+        let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
+        let sidecar = launch.args(["--events", "--listen", "127.0.0.1:0"]).start();
+        let endpoints = Endpoints::of(&sidecar).await;
+        sidecar.in_sync().await;
+        link.set(State::Frozen);
+        let names: Vec<String> = (0..400).map(|number| format!("map-{number}")).collect();
+        let maps: Vec<_> = names.iter().map(|name| config_map(name, [(name.as_str(), "1")])).collect();
+        namespace.create_all(&maps).await;
+        sidecar.holds(names.iter().map(|name| (name.as_str(), "1"))).await;
+        let dropped = "configbump_kubernetes_events_total{outcome=\"dropped\"}";
+        assert!(endpoints.metrics().await.value(dropped) > 100.0);
+        assert_eq!(sidecar.lines_with(&["some are dropped"]).len(), 1);
+        assert_eq!(endpoints.probe("/readyz").await.0, 200);
+        link.set(State::Up);
+        let sent = "configbump_kubernetes_events_total{outcome=\"sent\"}";
+        until(LONG_PATIENCE, "Events", async || match endpoints.metrics().await.value(sent) {
+            count if count >= 20.0 => Ok(()),
+            count => Err(count.to_string()),
+        })
+        .await;
+        // A burst, and then one a second.
+        assert!(endpoints.metrics().await.value(sent) < 100.0);
+        sidecar.terminate().await;
     });
 }
 
