@@ -1,9 +1,10 @@
-# `make test` gets what the tests need and runs them all. `make lint` and `make build` are parts of it that stand alone.
-# `make count` is the one of them that counts instructions, `make fuzz` the one that tries readers with faulty bytes. `make soak` is the longer form of one of the tests, and
-# `make bench` measures what the README says of speed and memory,
-# `make scale` what docs/scale.md begins with. `make image` makes the image, of `make static` alone.
+# make test      gets what the tests need and runs them all; `lint`, `count` (instructions), and `fuzz` are parts of it that
+#                stand alone, and `soak` is the longer form of one of the tests
+# make build     builds the executable; `static` that of an image, `image` the image
+# make install   puts it, its manual page and its completions below PREFIX (and DESTDIR before that, for packages)
+# make bench     measures what the README says of speed and memory, `scale` what docs/scale.md begins with
 
-.PHONY: test lint count build fuzz soak bench scale static image
+.PHONY: test lint count build fuzz soak bench scale static image install release-check release-notes
 .DELETE_ON_ERROR:
 
 # The system tests wait more than they work.
@@ -100,6 +101,36 @@ lint: cargo
 
 build: cargo
 	cargo build --locked --release
+
+PREFIX ?= /usr/local
+BIN = $(DESTDIR)$(PREFIX)/bin
+SHARE = $(DESTDIR)$(PREFIX)/share
+
+# Another executable than that of `make build` may be named; then nothing is built.
+ifdef EXECUTABLE
+install:
+else
+EXECUTABLE = $${CARGO_TARGET_DIR:-target}/release/configbump
+install: build
+endif
+	install -D -m 755 "$(EXECUTABLE)" "$(BIN)/configbump"
+	install -d "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
+	umask 022 && "$(EXECUTABLE)" man >"$(SHARE)/man/man1/configbump.1"
+	umask 022 && "$(EXECUTABLE)" completions bash >"$(SHARE)/bash-completion/completions/configbump"
+	umask 022 && "$(EXECUTABLE)" completions zsh >"$(SHARE)/zsh/site-functions/_configbump"
+	umask 022 && "$(EXECUTABLE)" completions fish >"$(SHARE)/fish/vendor_completions.d/configbump.fish"
+
+# What has to be so before TAG is released…
+release-check:
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	[ "$(TAG)" = "v$$version" ] || \
+		{ echo "make release-check: the tag is '$(TAG)', and Cargo.toml has the version $$version: tag v$$version, or change it there" >&2; exit 1; }; \
+	grep -q "^## $$version - [0-9-]*$$" CHANGELOG.md || \
+		{ echo "make release-check: CHANGELOG.md has no heading '## $$version - YEAR-MONTH-DAY': move there what is under Unreleased" >&2; exit 1; }
+
+# …and what the CHANGELOG says of it.
+release-notes:
+	@awk -v head="## $(TAG:v%=%) - " '/^## / { found = index($$0, head) == 1; next } found' CHANGELOG.md
 
 .PHONY: cargo musl
 musl: cargo

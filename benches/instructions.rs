@@ -178,6 +178,7 @@ impl Pipeline {
         self.take(What::Apply(Object {
             key: object_key(name),
             resource_version: Some(version.to_string()),
+            uid: None,
             created: Some(created),
             folder: None,
             entries: vec![key],

@@ -110,14 +110,15 @@ impl Action {
         }
     }
 
-    async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
-        match self {
-            Self::Exec(exec) => exec.bump(batch).await,
-            Self::Url(url) => url.bump(batch).await,
-            Self::Restart(restart) => restart.bump(batch).await,
-            Self::SignalProgram(signal) => signal.bump(batch).await,
-            Self::Signal(signaller) => signaller.bump(batch).await,
-        }
+    /// Gives what was done, in a line, unless that was nothing, or has been told: each process that is sent a signal is.
+    async fn bump(&mut self, batch: &Batch) -> Result<Option<String>, BumpError> {
+        Ok(match self {
+            Self::Exec(exec) => Some(exec.bump(batch).await.map(|()| format!("ran {}", exec.name()))?),
+            Self::Url(url) => Some(url.bump(batch).await.map(|()| format!("called {}", url.shown()))?),
+            Self::Restart(restart) => restart.bump(batch).await?.then(|| "the command has been restarted".to_owned()),
+            Self::SignalProgram(signal) => signal.bump(batch).await.map(|()| None)?,
+            Self::Signal(signaller) => signaller.bump(batch).await.map(|()| None)?,
+        })
     }
 }
 

@@ -125,6 +125,11 @@ struct Source {
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = values::boolean)]
     tls_verify: Option<bool>,
+    /// Tell on the objects what becomes of them, by Kubernetes Events; takes the verbs create and patch on events
+    #[arg(long, env = "CONFIG_BUMP_EVENTS", default_value = "false", hide_default_value = true)]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(action = ArgAction::Set, value_parser = values::boolean)]
+    events: bool,
     /// Read these files and folders of ConfigMap and Secret manifests (YAML or JSON) instead of a cluster, and follow
     /// their changes
     #[arg(long, env = "CONFIG_BUMP_MANIFESTS", value_name = "PATH", value_delimiter = ',')]

@@ -104,6 +104,8 @@ pub struct ClusterConfig {
     pub kubeconfig: Option<PathBuf>,
     pub context: Option<String>,
     pub tls_verify: bool,
+    /// Whether Events tell what becomes of objects.
+    pub events: bool,
 }
 
 /// How changes go live.

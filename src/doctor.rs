@@ -109,24 +109,36 @@ impl<W: Write> Doctor<'_, W> {
             }
             Err(why) => self.say(Verdict::Warn, "API server", format_args!("{server} does not say who asks: {why}"))?,
         }
+        for (namespace, missing) in inquiry.events().await {
+            let place = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
+            self.rights("--events", "create and patch", &format_args!("events in {place}"), missing)?;
+        }
         for Scoped { scope, missing, has_objects } in inquiry.scopes().await {
-            match missing {
-                Ok(missing) if missing.is_empty() => {
-                    self.say(Verdict::Ok, "Role", format_args!("may list and watch {scope}"))?;
-                }
-                Ok(missing) => {
-                    let missing = missing.join(" and ");
-                    let text = format!("may not {missing} {scope}; apply what stands at the end");
-                    self.say(Verdict::Fail, "Role", text)?;
-                }
-                Err(why) => self.say(Verdict::Fail, "Role", format_args!("cannot find out about {scope}: {why}"))?,
-            }
+            self.rights("Role", "list and watch", &scope, missing)?;
             if has_objects == Some(false) {
                 let text = format!("there are none yet of the {scope}; label or name them as --labels or --names say");
                 self.say(Verdict::Warn, "objects", text)?;
             }
         }
         Ok(())
+    }
+
+    /// Which of these verbs are missing, if that could be found out.
+    fn rights(
+        &mut self,
+        what: &str,
+        verbs: &str,
+        on: &impl fmt::Display,
+        missing: Result<Vec<&str>, String>,
+    ) -> io::Result<()> {
+        match missing {
+            Ok(missing) if missing.is_empty() => self.say(Verdict::Ok, what, format_args!("may {verbs} {on}")),
+            Ok(missing) => {
+                let text = format!("may not {} {on}; apply what stands at the end", missing.join(" and "));
+                self.say(Verdict::Fail, what, text)
+            }
+            Err(why) => self.say(Verdict::Fail, what, format_args!("cannot find out about {on}: {why}")),
+        }
     }
 
     fn directory(&mut self) -> io::Result<()> {

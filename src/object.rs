@@ -46,6 +46,14 @@ pub struct ObjectKey {
     pub name: String,
 }
 
+impl ObjectKey {
+    /// What a line of the log has for machines: `kind`, `namespace` and `name`.
+    #[must_use]
+    pub fn fields(&self) -> (&'static str, &str, &str) {
+        (self.kind.name(), &self.namespace, &self.name)
+    }
+}
+
 /// `ConfigMap namespace/name`, the way log lines name an object.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,6 +67,8 @@ pub struct Object {
     pub key: Arc<ObjectKey>,
     /// `metadata.resourceVersion`: two states of one object are the same if theirs are. Absent in manifests.
     pub resource_version: Option<String>,
+    /// `metadata.uid`: tells it from others that had or will have its name. Absent in manifests.
+    pub uid: Option<Box<str>>,
     /// `metadata.creationTimestamp` in seconds since 1970; the older of two claimants of a path wins it.
     pub created: Option<i64>,
     /// The value of the annotation that `--folder-annotation` names, unchecked.

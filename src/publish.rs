@@ -34,6 +34,8 @@ pub struct Progress {
     pub changes: Vec<(RelPath, Effect, Arc<ObjectKey>)>,
     /// The tree to be checked; `None`: there is nothing to do until something changes.
     pub to_check: Option<PathBuf>,
+    /// The objects that are held back from now on, and why, in a line.
+    pub held: Vec<(Arc<ObjectKey>, String)>,
 }
 
 /// What is due.
@@ -200,24 +202,28 @@ impl Publisher {
     ///
     /// # Errors
     /// When the disk does not let it.
-    pub fn roll_back(&mut self, store: &mut Store) -> Result<Vec<(RelPath, Effect, Arc<ObjectKey>)>, ChangeError> {
+    pub fn roll_back(&mut self, store: &mut Store) -> Result<Progress, ChangeError> {
+        let mut progress = Progress::default();
         if !store.has_way_back() {
-            return Ok(Vec::new());
+            return Ok(progress);
         }
         // What else waits is to be tried on top of what comes back.
         self.stop(store);
         self.changed();
-        let Some(TakenBack { published, objects }) = store.roll_back()? else { return Ok(Vec::new()) };
+        let Some(TakenBack { published, objects }) = store.roll_back()? else { return Ok(progress) };
         self.telemetry.rolled_back();
         let (_, newest) = holds::units(store.staged());
         self.holds.take_back(&objects, &newest);
         tracing::warn!(
+            event = "rolled_back",
+            objects = %list(&objects),
             "{} held back until it changes: the program refuses the files; those that it took last are back",
             list(&objects)
         );
-        let mut progress = Progress::default();
+        let why = |object| (object, "the program refuses its files; those that it took last are back".to_owned());
+        progress.held = objects.into_iter().map(why).collect();
         self.take(published, &mut progress);
-        Ok(progress.changes)
+        Ok(progress)
     }
 
     /// Runs the check on a tree.
@@ -253,7 +259,8 @@ impl Publisher {
         let held = self.trial.take().map(Trial::held).unwrap_or_default();
         for unit in held {
             if self.holds.hold(&unit, &self.newest) {
-                self.tell_held(&unit);
+                let why = self.tell_held(&unit);
+                progress.held.extend(unit.into_iter().map(|object| (object, why.clone())));
             }
         }
         let staged: BTreeSet<_> = store.staged().map(|(_, object, _)| object).collect();
@@ -284,13 +291,21 @@ impl Publisher {
         true
     }
 
-    fn tell_held(&self, unit: &Unit) {
+    /// Gives why it is.
+    fn tell_held(&self, unit: &Unit) -> String {
         let refusal = unit.iter().find_map(|object| self.refusals.get(object));
         let why = refusal.map_or(TOO_MANY_TRIES, |it| &it.why);
-        tracing::warn!("{} held back: {why}; what was live stays, until something passes", list(unit));
+        let objects = list(unit);
+        tracing::warn!(
+            event = "held",
+            objects,
+            why,
+            "{objects} held back: {why}; what was live stays, until something passes"
+        );
         let output = refusal.iter().flat_map(|refusal| &refusal.output);
         // It may repeat what is in a file.
         output.for_each(|line| tracing::warn!(target: telemetry::OF_OTHERS, "  {line}"));
+        why.to_owned()
     }
 
     /// Something could not be done, and is tried again later, or with the next change.
@@ -301,7 +316,7 @@ impl Publisher {
         if self.told.as_deref() == Some(error) {
             tracing::debug!("{error}");
         } else {
-            tracing::warn!("{error}; it is tried again, in {} s first", wait.as_secs());
+            tracing::warn!(event = "change_failed", "{error}; it is tried again, in {} s first", wait.as_secs());
             self.told = Some(error.to_owned());
         }
     }
@@ -314,7 +329,7 @@ impl Publisher {
             return;
         }
         if self.told.take().is_some() {
-            tracing::info!("what could not be published is");
+            tracing::info!(event = "change_recovered", "what could not be published is");
         }
         self.governor.succeeded(Instant::now());
     }

@@ -4,6 +4,7 @@ pub mod confine;
 mod end;
 mod removals;
 mod resync;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +27,13 @@ use crate::config::{Config, InitialBump, Layout, Prune};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
-use crate::plan::{Change, Notice, Places, Plan};
+use crate::plan::{Change, Places, Plan};
 use crate::publish::{Due, Progress, Publisher};
+use crate::source::announcer::{Announcer, Reason};
 use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
 use crate::telemetry::endpoints::Endpoints;
-use crate::telemetry::{Conflict, Done, Hold, Picture, Recent, Telemetry};
+use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
@@ -98,7 +100,9 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
     // What is never removed needs no brake.
     let removals = Removals::new(publish.brake.filter(|_| config.prune != Prune::Never), publish.pace);
     let mut endpoints = Endpoints::open(config.listen, source.scopes(), recent);
-    let mut pipeline = Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals);
+    let first_sync = FirstSync::begin(config.log_format, config.log_level);
+    let mut pipeline =
+        Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals, first_sync);
     pipeline.report_to(&endpoints.telemetry());
     let changes = Changes::default();
     // Dropping it ends what it runs.
@@ -113,7 +117,7 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
         bumping.spawn(if config.once { bumper.impatient() } else { bumper }.run());
     }
     let (sender, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
-    source.run(&spool, &sender, &pipeline.resync.wakers(), &endpoints.telemetry());
+    pipeline.announcer = source.run(&spool, &sender, &pipeline.resync.wakers(), &endpoints.telemetry());
     drop(sender);
     while !(config.once && pipeline.is_settled() && changes.is_told()) {
         let is_complete = pipeline.is_complete();
@@ -124,6 +128,7 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
                 return Err(RunError::Displaced { dir: config.dir });
             }
             () = pipeline.resync.due() => pipeline.resync.ask(),
+            () = pipeline.first_sync.due() => pipeline.first_sync.show(pipeline.tally.visible),
             () = changes.told() => pipeline.told(&changes),
             () = changes.refused(), if publish.rollback => pipeline.roll_back(),
             due = next(&mut pipeline.publisher, is_complete) => {
@@ -140,11 +145,14 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
                 inquiry.answer(picture);
             }
         }
+        pipeline.announcer.announce_applied(&config.dir);
         if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
             program.start().await;
         }
     }
-    Ok(pipeline.code_of_once())
+    let code = pipeline.code_of_once();
+    pipeline.announcer.finish().await;
+    Ok(code)
 }
 
 /// What has become of changes so far.
@@ -185,6 +193,8 @@ struct Pipeline {
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
     telemetry: Telemetry,
+    announcer: Announcer,
+    first_sync: FirstSync,
 }
 
 impl Pipeline {
@@ -196,6 +206,7 @@ impl Pipeline {
         scopes: Vec<Scope>,
         publisher: Option<Publisher>,
         removals: Removals,
+        first_sync: FirstSync,
     ) -> Self {
         let resync = Resync::new(scopes.len());
         let mut publisher = publisher;
@@ -217,6 +228,8 @@ impl Pipeline {
             resync,
             bump: None,
             telemetry: Telemetry::default(),
+            announcer: Announcer::default(),
+            first_sync,
         }
     }
 
@@ -242,11 +255,15 @@ impl Pipeline {
         let scope = event.scope;
         let list_done = matches!(event.what, What::ListDone);
         let about = self.telemetry.taking(&event);
+        self.announcer.taking(&event);
+        if matches!(event.what, What::Apply(_) | What::Keep(_)) {
+            self.first_sync.read_object();
+        }
         if matches!(event.what, What::ListStarted) {
             self.resync.list_started(scope);
         }
         let step = self.plan.step(event);
-        step.notices.iter().for_each(|notice| tell(notice, &self.telemetry));
+        step.notices.iter().for_each(|notice| self.tell_of(notice));
         // In its first list a scope has not told yet who else may want a file.
         let hold_removals = !self.plan.is_synced(scope);
         let before = self.tally;
@@ -256,12 +273,6 @@ impl Pipeline {
             self.list_done(scope);
         }
         self.report_if_in_step();
-    }
-
-    fn report_if_in_step(&self) {
-        if self.is_settled() && !self.is_all_held() {
-            self.telemetry.in_step();
-        }
     }
 
     /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
@@ -323,12 +334,7 @@ impl Pipeline {
             bump::Effect::Written => self.telemetry.wrote(),
             bump::Effect::Removed => self.telemetry.removed(),
         }
-        // The first publish is of everything.
-        if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
-            tracing::info!("{effect} {path} of {owner}");
-        } else {
-            tracing::debug!("{effect} {path} of {owner}");
-        }
+        self.tell_changed(&path, change, &owner);
         if let Some((changes, _)) = &self.bump {
             changes.add(path, change, owner);
         }
@@ -337,6 +343,7 @@ impl Pipeline {
     /// If every scope has completed a list, and nothing has failed, the directory holds what it should, or will when what
     /// waits is published.
     fn list_done(&mut self, scope: ScopeId) {
+        self.announcer.keep(|key| self.plan.holds(key));
         self.resync.list_done(scope);
         if !self.resync.is_settled() {
             return;
@@ -377,7 +384,7 @@ impl Pipeline {
     fn remove_foreign(&mut self) {
         let plan = &self.plan;
         for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
-            tracing::info!("removed {path}, which nobody selected");
+            tracing::info!(event = "removed", path, "removed {path}, which nobody selected");
             self.changed += 1;
             self.telemetry.removed();
             self.bump.iter().for_each(|(changes, _)| changes.add_unknown());
@@ -389,7 +396,8 @@ impl Pipeline {
         if due == Due::Begin {
             self.release_removals();
         }
-        let Progress { changes, to_check } = self.publisher.as_mut()?.go_on(&mut self.store, due);
+        let Progress { changes, to_check, held } = self.publisher.as_mut()?.go_on(&mut self.store, due);
+        held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::CheckFailed, why));
         self.have_gone_live(changes, false);
         self.say_in_sync();
         self.report_if_in_step();
@@ -410,7 +418,11 @@ impl Pipeline {
     fn roll_back(&mut self) {
         let Some(publisher) = &mut self.publisher else { return };
         match publisher.roll_back(&mut self.store) {
-            Ok(changes) => self.have_gone_live(changes, true),
+            Ok(Progress { changes, held, .. }) => {
+                held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::RolledBack, why));
+                self.have_gone_live(changes, true);
+                self.announcer.withdraw_applied();
+            }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
         }
     }
@@ -420,10 +432,7 @@ impl Pipeline {
         if !self.unsaid || !self.is_complete() || !self.publisher.iter().all(Publisher::is_at_rest) {
             return;
         }
-        let (files, objects) = self.plan.counts();
-        let held = self.publisher.iter().flat_map(Publisher::held).count();
-        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
-        tracing::info!("in sync: {} holds {files} files of {objects} objects{but}", self.dir.display());
+        self.tell_in_sync();
         (self.unsaid, self.changed) = (false, 0);
         if !std::mem::replace(&mut self.in_sync, true)
             && let Some((changes, initial)) = &self.bump
@@ -460,26 +469,6 @@ impl Pipeline {
         let is_held = self.publisher.iter().any(|publisher| publisher.held().next().is_some());
         is_held && self.store.count_owned() == 0
     }
-
-    /// What somebody asks for who looks.
-    fn picture(&self, lines_max: usize) -> Picture {
-        let first_conflicts = self.plan.conflicts().take(lines_max);
-        let held = || self.publisher.iter().flat_map(Publisher::held);
-        let hold = |(object, why): (&Arc<ObjectKey>, &str)| Hold {
-            object: Arc::clone(object),
-            why: why.to_owned(),
-            output: self.publisher.iter().flat_map(|publisher| publisher.output(object)).cloned().collect(),
-        };
-        Picture {
-            files: self.store.count_owned(),
-            conflicts: self.plan.conflicts().count(),
-            first_conflicts: first_conflicts.map(|(path, winner, loser)| Conflict::new(path, winner, loser)).collect(),
-            held_objects: held().count(),
-            first_holds: held().take(lines_max).map(hold).collect(),
-            held_removals: self.removals.held(),
-            bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
-        }
-    }
 }
 
 /// When the publisher, if there is one, has something to do; it may begin only when the source has told everything.
@@ -487,19 +476,5 @@ async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
     match publisher {
         Some(publisher) => publisher.next(may_begin).await,
         None => std::future::pending().await,
-    }
-}
-
-fn tell(notice: &Notice, telemetry: &Telemetry) {
-    match notice {
-        Notice::Conflict { path, winner, loser } => {
-            tracing::warn!(
-                "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
-            );
-        }
-        Notice::Refused { object, why } => {
-            tracing::warn!("{object} is not followed as it asks: {why}");
-            telemetry.refused(object, why);
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! Only this module knows Kubernetes. A source reads one object at a time and hands its values to the store's
 //! [`Spool`] while it reads them.
 
+pub mod announcer;
 pub mod cluster;
 pub mod manifests;
 pub mod selector;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 
+use self::announcer::Announcer;
 use self::cluster::{Cluster, SessionError};
 use self::manifests::{Manifests, ManifestsError};
 use crate::config::{Config, SourceConfig};
@@ -93,13 +95,21 @@ impl Source {
     }
 
     /// Reports from here on, by tasks of its own, until the receiver of the events is gone. A permit of the `resync` at a
-    /// scope's place makes it report everything of that scope again.
-    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>], telemetry: &Telemetry) {
+    /// scope's place makes it report everything of that scope again. What has become of objects may be told to the announcer.
+    #[must_use]
+    pub fn run(
+        self,
+        spool: &Spool,
+        events: &mpsc::Sender<Event>,
+        resync: &[Arc<Notify>],
+        telemetry: &Telemetry,
+    ) -> Announcer {
         match self {
             Self::Cluster(cluster) => cluster.run(spool, events, resync, telemetry),
             Self::Manifests(manifests) => {
                 let resync = resync.first().cloned().unwrap_or_default();
                 tokio::spawn(manifests.run(spool.clone(), events.clone(), resync));
+                Announcer::default()
             }
         }
     }

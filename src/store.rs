@@ -26,7 +26,6 @@ mod stage;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -534,16 +533,5 @@ impl Effect {
             Self::Removed => Some(bump::Effect::Removed),
             Self::Staged | Self::Nothing => None,
         }
-    }
-}
-
-impl fmt::Display for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Written => "wrote",
-            Self::Removed => "removed",
-            Self::Staged => "staged",
-            Self::Nothing => "left",
-        })
     }
 }

@@ -9,6 +9,7 @@ pub mod endpoints;
 mod health;
 mod log;
 mod metrics;
+mod progress;
 mod recent;
 mod status;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use self::health::Health;
 pub use self::log::{Format, Level, OF_OTHERS, init};
 use self::metrics::Metrics;
+pub use self::progress::FirstSync;
 pub use self::recent::Recent;
 use self::status::Objects;
 use crate::event::{Event, Scope, ScopeId, What};
@@ -130,6 +132,17 @@ pub enum Check {
     Refused,
     /// It could not be run.
     NotRun,
+}
+
+/// What has become of something that was to be told by a Kubernetes Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The server has an Event that tells it, perhaps with others of its kind.
+    Sent,
+    /// A try failed. It may be tried again.
+    Failed,
+    /// There was no room for it.
+    Dropped,
 }
 
 /// What has become of an event's changes.
@@ -240,6 +253,13 @@ impl Telemetry {
         }
     }
 
+    /// Something was to be told by a Kubernetes Event.
+    pub fn announced(&self, outcome: Announced) {
+        if let Some(shared) = &self.0 {
+            shared.metrics.announced(outcome);
+        }
+    }
+
     /// An object asks for a place that it cannot have.
     pub fn refused(&self, key: &ObjectKey, why: &impl Display) {
         if let Some(shared) = &self.0 {
@@ -323,6 +343,12 @@ impl Telemetry {
             state.last_bump = Some(SystemTime::now());
         }
     }
+}
+
+/// In whole milliseconds, as lines of the log for machines have it.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

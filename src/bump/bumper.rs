@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::governor::{Again, Governor, Pace};
 use super::{Action, Batch, BumpError, Changes};
-use crate::telemetry::{Outcome, Telemetry};
+use crate::telemetry::{Outcome, Telemetry, millis};
 
 /// Tells the actions of every change.
 pub struct Bumper {
@@ -70,7 +70,12 @@ impl Bumper {
         for action in &mut self.actions[*told..] {
             let began = Instant::now();
             let bumped = action.bump(batch).await;
-            self.telemetry.bumped(action.kind(), Outcome::of(&bumped), began.elapsed());
+            let (bump, took) = (action.kind(), began.elapsed());
+            self.telemetry.bumped(bump, Outcome::of(&bumped), took);
+            let (duration_ms, files) = (millis(took), batch.changes.len());
+            if let Ok(Some(done)) = &bumped {
+                tracing::info!(event = "bumped", bump, duration_ms, files, "{done}");
+            }
             if let Err(error) = bumped {
                 if let (false, BumpError::Waiting(what)) = (self.patient, &error) {
                     tracing::info!("{what}; nobody is bumped");
@@ -90,9 +95,16 @@ impl Bumper {
                 if self.logged.as_ref() == Some(&error) {
                     tracing::debug!("{error}; next try in {} ms", wait.as_millis());
                 } else if why == Again::Waiting {
-                    tracing::info!("{error}; the bump waits for it");
+                    tracing::info!(event = "bump_waits", bump, "{error}; the bump waits for it");
                 } else {
-                    tracing::warn!("{error}; it is tried again, in {} s first", wait.as_secs());
+                    let again = wait.as_secs();
+                    tracing::warn!(
+                        event = "bump_failed",
+                        bump,
+                        duration_ms,
+                        files,
+                        "{error}; it is tried again, in {again} s first"
+                    );
                 }
                 self.logged = Some(error);
                 return;
@@ -107,9 +119,9 @@ impl Bumper {
 }
 
 impl Outcome {
-    fn of(bumped: &Result<(), BumpError>) -> Self {
+    fn of<T>(bumped: &Result<T, BumpError>) -> Self {
         match bumped {
-            Ok(()) => Self::Succeeded,
+            Ok(_) => Self::Succeeded,
             Err(BumpError::Failed(_)) => Self::Failed,
             Err(BumpError::Refused(_)) => Self::Refused,
             Err(BumpError::Waiting(_)) => Self::Waiting,

@@ -52,6 +52,12 @@ impl Exec {
         Self { command, dir }
     }
 
+    /// The command, as lines of the log name it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.command.name()
+    }
+
     /// Runs the command and waits for its end. Dropping the future kills it and what it started.
     ///
     /// # Errors

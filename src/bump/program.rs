@@ -85,22 +85,20 @@ impl RestartProgram {
         Self { program }
     }
 
-    /// Restarts it.
+    /// Restarts it; whether that was needed.
     ///
     /// # Errors
     ///
     /// [`BumpError::Waiting`] if it has not been started yet; [`BumpError::Failed`] if there is no new one.
-    pub async fn bump(&self, batch: &Batch) -> Result<(), BumpError> {
+    pub async fn bump(&self, batch: &Batch) -> Result<bool, BumpError> {
         let mut is_concerned = false;
         for pid in self.program.to_tell(batch)? {
             is_concerned |= signaller(pid, Signal::HUP, Unhandled::Wait).is_concerned(batch)?;
         }
-        if !is_concerned {
-            return Ok(());
+        if is_concerned {
+            self.program.handle.restart().await.map_err(|error| BumpError::Failed(error.to_string()))?;
         }
-        self.program.handle.restart().await.map_err(|error| BumpError::Failed(error.to_string()))?;
-        tracing::info!("the command has been restarted");
-        Ok(())
+        Ok(is_concerned)
     }
 }
 

@@ -112,7 +112,7 @@ impl Signaller {
             batch.concerns(identity.started) && !self.told.targets.contains(identity)
         });
         if targets.len() > 1 {
-            tracing::info!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
+            tracing::debug!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
         }
         let mut gone = None;
         let mut problem = None;
@@ -153,7 +153,13 @@ impl Signaller {
         }
         match handle.send(signal, target)? {
             Sent::Yes => {
-                tracing::info!("sent {signal} to {target}");
+                tracing::info!(
+                    event = "bumped",
+                    bump = "signal",
+                    signal = %signal,
+                    pid = target.identity.pid,
+                    "sent {signal} to {target}"
+                );
                 Ok(true)
             }
             Sent::Gone => Ok(false),

@@ -68,6 +68,12 @@ impl Url {
         Self { config }
     }
 
+    /// The URL, without what may be a secret in it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.config.shown()
+    }
+
     /// Calls the URL once. An answer with a status of 200 to 299 is success, whatever its body is.
     ///
     /// # Errors

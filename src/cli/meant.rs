@@ -113,18 +113,20 @@ impl Objects {
 
 impl Source {
     fn meant(self, variables: &Variables) -> Result<SourceConfig, UsageError> {
-        let Self { kubeconfig, context, tls_verify, manifests } = self;
+        let Self { kubeconfig, context, tls_verify, events, manifests } = self;
         if manifests.is_empty() {
             return Ok(SourceConfig::Cluster(ClusterConfig {
                 kubeconfig,
                 context,
                 tls_verify: tls_verify.unwrap_or(true),
+                events,
             }));
         }
         let of_cluster = [
             ("--kubeconfig", kubeconfig.is_some()),
             ("--context", context.is_some()),
             ("--tls-verify", tls_verify.is_some()),
+            ("--events", events),
         ];
         match of_cluster.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(SourceConfig::Manifests(manifests)),

@@ -15,6 +15,7 @@ use crate::telemetry::{Format, Level};
 mod cm_bump;
 mod k8s_sidecar;
 mod readme;
+mod release;
 mod verbs;
 
 /// What a line of words says in an environment. A word in which `_` stands alone is empty.

@@ -14,17 +14,20 @@ const IMAGE_USER: u32 = 65532;
 /// The Roles with their bindings, and what stands in the pod.
 pub(super) fn text(config: &Config, facts: &Facts) -> String {
     let mut text = String::new();
-    if matches!(config.source, SourceConfig::Cluster(_)) {
+    if let SourceConfig::Cluster(cluster) = &config.source {
         text.push_str("\n# The least Role: kubectl apply -f -\n");
-        text.push_str(&roles(&config.selection, facts));
+        text.push_str(&roles(&config.selection, cluster.events, facts));
     }
     text.push_str("\n# The least that a pod needs; this is no object, but goes into its spec.\n---\n");
     text.push_str(&pod(config, facts));
     text
 }
 
-fn roles(selection: &Selection, facts: &Facts) -> String {
-    let rule = rule(selection);
+fn roles(selection: &Selection, events: bool, facts: &Facts) -> String {
+    let mut rule = rule(selection);
+    if events {
+        rule.push_str("  - apiGroups: [\"\"]\n    resources: [events]\n    verbs: [create, patch]\n");
+    }
     if selection.namespaces == Namespaces::All {
         return role("ClusterRole", None, &rule, &subject(facts, None));
     }

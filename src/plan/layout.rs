@@ -102,6 +102,7 @@ mod tests {
         let object = Object {
             key: Arc::new(key()),
             resource_version: None,
+            uid: None,
             created: None,
             folder: annotation.map(str::to_owned),
             entries: Vec::new(),

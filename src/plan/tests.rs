@@ -26,6 +26,7 @@ fn object(name: &str, created: i64, keys: &[&str]) -> Object {
     Object {
         key: key(name),
         resource_version: None,
+        uid: None,
         created: Some(created),
         folder: None,
         entries: keys.iter().map(entry).collect(),

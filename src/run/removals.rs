@@ -120,6 +120,9 @@ impl Removals {
 fn tell(verdict: Verdict, held_before: bool, count: usize, files: usize, config: BrakeConfig) {
     match verdict {
         Verdict::Held => tracing::warn!(
+            event = "removals_held",
+            removals = count,
+            files,
             "--max-delete: {count} of {files} files are to be removed at once, which is held for {:?}; if that is meant, \
              wait, or remove fewer at a time",
             config.hold

@@ -67,7 +67,7 @@ impl Resync {
         let error = error.to_string();
         if self.told.len() < TOLD_MAX && self.told.insert(error.clone()) {
             let more = if self.told.len() == TOLD_MAX { "; further failures are logged at debug level" } else { "" };
-            tracing::warn!("{error}; it is tried again until it can be done{more}");
+            tracing::warn!(event = "change_failed", "{error}; it is tried again until it can be done{more}");
         } else {
             tracing::debug!("{error}");
         }
@@ -115,7 +115,7 @@ impl Resync {
         if self.is_settled() && self.attempts > 0 {
             self.attempts = 0;
             self.told.clear();
-            tracing::info!("what had failed is done");
+            tracing::info!(event = "change_recovered", "what had failed is done");
         }
     }
 

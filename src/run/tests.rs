@@ -19,6 +19,7 @@ use crate::object::{Entry, Kind, Object, ObjectKey};
 use crate::path::OWN_FOLDER;
 use crate::publish::check::{CheckConfig, Refusal, Verdict};
 use crate::store::Publishing;
+use crate::telemetry::{Format, Level};
 
 const MODES: Modes = Modes { config_map: 0o644, secret: 0o640 };
 
@@ -177,7 +178,8 @@ impl Model {
         let pace = Pace { settle: Duration::ZERO, settle_max: Duration::ZERO, min_interval: Duration::ZERO };
         let publisher = self.way.map(|_| Publisher::new(Some(check), pace));
         let removals = Removals::new(None, pace);
-        self.pipeline = Some(Pipeline::new(store, Layout::Flat, self.dir.path(), vec![scope], publisher, removals));
+        let (dir, first_sync) = (self.dir.path(), FirstSync::begin(Format::Json, Level::Error));
+        self.pipeline = Some(Pipeline::new(store, Layout::Flat, dir, vec![scope], publisher, removals, first_sync));
         self.placed.clear();
         self.settled = false;
         self.disk_failed = false;
@@ -228,6 +230,7 @@ impl Model {
         let object = Object {
             key: key(name),
             resource_version: None,
+            uid: None,
             created: state.created,
             folder: state.folder.map(str::to_owned),
             entries: state.values.iter().map(entry).collect(),

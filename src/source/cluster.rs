@@ -3,6 +3,7 @@
 //! `follow` decides what to ask and what an answer means; `session` is the way to the server; `body` and `wire` read
 //! its answers in bounded memory. This file joins them.
 
+mod announce;
 mod body;
 mod follow;
 mod report;
@@ -20,6 +21,7 @@ use kube::client::Body;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use self::announce::Teller;
 use self::body::{BodyError, Documents};
 pub use self::follow::REASONS;
 use self::follow::{Ask, Failure, Follow, STABLE, Trouble};
@@ -32,6 +34,7 @@ use crate::config::{ClusterConfig, Namespaces, Selection};
 use crate::content::Spool;
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::Kind;
+use crate::source::announcer::{ANNOUNCEMENTS_WAITING_MAX, Announcer};
 use crate::telemetry::{Signs, Telemetry};
 
 /// How long a watch is asked to last, in seconds: from this to twice this, so that followers spread.
@@ -57,6 +60,8 @@ pub struct Cluster {
     session: Session,
     targets: Vec<Target>,
     folder_annotation: Option<String>,
+    /// Whether what becomes of objects is told by Events.
+    announces: bool,
 }
 
 /// The pipeline has ended: nobody takes events any more.
@@ -144,7 +149,7 @@ impl Cluster {
                 }
             }
         }
-        Ok(Self { session, targets, folder_annotation })
+        Ok(Self { session, targets, folder_annotation, announces: config.events })
     }
 
     /// Whether the credentials come from a program.
@@ -162,7 +167,7 @@ impl Cluster {
     /// Where it is, and what is to be followed there.
     #[must_use]
     pub fn inquiry(&self) -> Inquiry<'_> {
-        Inquiry::new(&self.session, &self.targets)
+        Inquiry::new(&self.session, &self.targets, self.announces)
     }
 
     /// What is followed: a scope for each kind, namespace and selector.
@@ -172,8 +177,16 @@ impl Cluster {
     }
 
     /// Follows every scope, each by a task of its own, until the receiver of the events is gone. A permit of the `resync` at
-    /// a scope's place makes it list everything again.
-    pub fn run(self, spool: &Spool, events: &mpsc::Sender<Event>, resync: &[Arc<Notify>], telemetry: &Telemetry) {
+    /// a scope's place makes it list everything again. What has become of objects may be told to the announcer.
+    #[must_use]
+    pub fn run(
+        self,
+        spool: &Spool,
+        events: &mpsc::Sender<Event>,
+        resync: &[Arc<Notify>],
+        telemetry: &Telemetry,
+    ) -> Announcer {
+        let announcer = self.announcer(telemetry);
         for (scope, (target, resync)) in self.targets.into_iter().zip(resync).enumerate() {
             let wanted =
                 Wanted { kind: target.kind, folder_annotation: self.folder_annotation.clone(), spool: spool.clone() };
@@ -189,6 +202,16 @@ impl Cluster {
             };
             tokio::spawn(follower.run(events.clone(), Arc::clone(resync)));
         }
+        announcer
+    }
+
+    fn announcer(&self, telemetry: &Telemetry) -> Announcer {
+        if !self.announces {
+            return Announcer::default();
+        }
+        let (sender, queue) = mpsc::channel(ANNOUNCEMENTS_WAITING_MAX);
+        let teller = Teller::new(self.session.clone(), queue, telemetry.clone());
+        Announcer::new(sender, tokio::spawn(teller.run()), telemetry.clone())
     }
 }
 
@@ -420,7 +443,14 @@ fn applied(found: Found) -> What {
     match found.object {
         Ok(object) => What::Apply(object),
         Err(Unusable { key, why }) => {
-            tracing::warn!("{key} cannot be used, and its files stay as they are: {why}");
+            let (kind, namespace, name) = key.fields();
+            tracing::warn!(
+                event = "unusable",
+                kind,
+                namespace,
+                name,
+                "{key} cannot be used, and its files stay as they are: {why}"
+            );
             What::Keep(key)
         }
     }

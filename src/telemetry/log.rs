@@ -1,14 +1,18 @@
 //! The set-up of the log.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Recent;
+use super::progress::Console;
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,18 +56,28 @@ pub const OF_OTHERS: &str = concat!(env!("CARGO_CRATE_NAME"), "::of_others");
 pub fn init(format: Format, level: Level, recent: Option<&Recent>) {
     // At debug and below it matters which module speaks.
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(Console::default)
         .with_target(level >= Level::Debug)
         // It would report to stderr that stderr is gone, which panics.
         .log_internal_errors(false);
     let layer = match format {
-        Format::Text => layer.with_ansi(is_coloured()).boxed(),
+        Format::Text => layer.with_ansi(is_coloured()).fmt_fields(debug_fn(write_field)).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     let own =
         Targets::new().with_target(env!("CARGO_CRATE_NAME"), Level::Warn).with_target(OF_OTHERS, LevelFilter::OFF);
     let recent = recent.map(|recent| recent.clone().with_filter(own));
     tracing_subscriber::registry().with(layer.with_filter(filter(level))).with(recent).init();
+}
+
+/// Of an event of configbump's the message says all that its fields do: those are for machines. Of a library's all is shown.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let is_own = field.callsite().0.metadata().target().starts_with(env!("CARGO_CRATE_NAME"));
+    match field.name() {
+        "message" => write!(to, "{value:?}"),
+        _ if is_own => Ok(()),
+        name => write!(to, " {name}={value:?}"),
+    }
 }
 
 /// The level for configbump itself. Of its libraries only errors are shown, unless it is the last level, which shows all.

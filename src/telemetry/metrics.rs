@@ -17,7 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
-use super::{Check, Outcome};
+use super::{Announced, Check, Outcome};
 use crate::event::What;
 
 /// What sources say of objects, and a server of none.
@@ -48,6 +48,7 @@ pub(super) struct Metrics {
     pub rollbacks: Counter,
     bumps: Family<Labels<2>, Counter>,
     bump_duration: Histograms,
+    kubernetes_events: Family<Labels<1>, Counter>,
     gauges: Gauges,
 }
 
@@ -122,12 +123,21 @@ impl Metrics {
                 "How long a try to bump took that found somebody to bump, by kind",
                 Family::new_with_constructor(|| Histogram::new(BUMP_BUCKETS)),
             ),
+            kubernetes_events: add(
+                &mut to,
+                "kubernetes_events",
+                "What was to be told by Kubernetes Events, by outcome",
+                Family::default(),
+            ),
             gauges: Gauges::new(&mut to),
             registry: to,
         };
         EVENTS.into_iter().for_each(|kind| drop(metrics.events.get_or_create(&[("type", kind)])));
         for check in [Check::Passed, Check::Refused, Check::NotRun] {
             drop(metrics.checks.get_or_create(&[("outcome", check.name())]));
+        }
+        for outcome in [Announced::Sent, Announced::Failed, Announced::Dropped] {
+            drop(metrics.kubernetes_events.get_or_create(&[("outcome", outcome.name())]));
         }
         metrics
     }
@@ -161,6 +171,10 @@ impl Metrics {
 
     pub fn checked(&self, check: Check) {
         self.checks.get_or_create(&[("outcome", check.name())]).inc();
+    }
+
+    pub fn announced(&self, outcome: Announced) {
+        self.kubernetes_events.get_or_create(&[("outcome", outcome.name())]).inc();
     }
 
     pub fn source_failed(&self, reason: &'static str) {
@@ -254,6 +268,16 @@ impl Check {
             Self::Passed => "passed",
             Self::Refused => "refused",
             Self::NotRun => "not_run",
+        }
+    }
+}
+
+impl Announced {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -20,7 +20,14 @@ fn key(name: &str) -> Arc<ObjectKey> {
 
 fn apply(name: &str, version: Option<&str>) -> What {
     let resource_version = version.map(str::to_owned);
-    What::Apply(Object { key: key(name), resource_version, created: None, folder: None, entries: Vec::new() })
+    What::Apply(Object {
+        key: key(name),
+        resource_version,
+        uid: None,
+        created: None,
+        folder: None,
+        entries: Vec::new(),
+    })
 }
 
 impl Reporter {

@@ -31,6 +31,12 @@ pub fn least_by_name(resources: &[&str], names: &[&str]) -> PolicyRule {
     PolicyRule { resource_names: Some(names.iter().map(|&name| name.to_owned()).collect()), ..least(resources) }
 }
 
+/// What `--events` takes as well.
+pub fn to_write_events() -> PolicyRule {
+    let verbs = vec!["create".to_owned(), "patch".to_owned()];
+    PolicyRule { verbs, ..least(&["events"]) }
+}
+
 /// A token of the account with this name, like those that kubelet puts into pods.
 pub async fn token_of(accounts: &Api<ServiceAccount>, name: &str) -> String {
     let request = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
@@ -61,6 +67,15 @@ impl<'a> Account<'a> {
         let role = Role { metadata, rules: Some(vec![rule.clone()]) };
         namespace.create(&role).await;
         self.bind(namespace, &rule).await;
+    }
+
+    /// Lets the account do this as well, where it may do something already, and waits until the server knows.
+    pub async fn also_allow(&self, namespace: &Namespace, rule: PolicyRule) {
+        let name = self.metadata().name.unwrap_or_default();
+        let mut role: Role = namespace.api().get(&name).await.expect("a Role");
+        role.rules.get_or_insert_default().push(rule.clone());
+        namespace.replace(&role).await;
+        self.wait_until(true, Some(&namespace.name), &rule).await;
     }
 
     /// Takes away what it was allowed there, and waits until the server knows.

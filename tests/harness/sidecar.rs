@@ -14,6 +14,7 @@ use super::cluster::ApiServer;
 use super::namespace::Namespace;
 use super::object::LABELS;
 use super::processes::Processes;
+use super::terminal;
 use super::usage::Usage;
 use super::wait::{LONG_PATIENCE, PATIENCE, until};
 use super::workspace::{Files, Workspace};
@@ -37,6 +38,7 @@ pub struct Launch<'w> {
     join: Vec<OsString>,
     /// How long the machine has been up for the sidecar, in seconds beyond what is true.
     uptime_s: u64,
+    on_terminal: bool,
 }
 
 impl<'w> Launch<'w> {
@@ -44,8 +46,8 @@ impl<'w> Launch<'w> {
     pub fn bare(workspace: &'w Workspace) -> Self {
         let (args, environment) = (Vec::new(), Vec::new());
         let (preludes, join) = (Vec::new(), Vec::new());
-        let (own_mounts, own_processes, uptime_s, user) = (false, false, 0, None);
-        Self { workspace, args, environment, preludes, own_mounts, own_processes, user, join, uptime_s }
+        let (own_mounts, own_processes, on_terminal, uptime_s, user) = (false, false, false, 0, None);
+        Self { workspace, args, environment, preludes, own_mounts, own_processes, user, join, uptime_s, on_terminal }
     }
 
     /// `--dir`, and `--labels` that select what [`config_map`](super::object::config_map) makes.
@@ -134,9 +136,16 @@ impl<'w> Launch<'w> {
         self.mounting("true")
     }
 
+    /// With a terminal for its stderr; what is on that counts as its log.
+    pub fn on_terminal(mut self) -> Self {
+        self.on_terminal = true;
+        self
+    }
+
     pub fn start(&self) -> Sidecar<'w> {
         let log = self.workspace.fresh("log");
         let output = || File::create_new(&log).expect("a temporary folder takes a file");
+        let stderr = if self.on_terminal { Stdio::from(terminal::open_into(&log)) } else { output().into() };
         let mut words = self.join.clone();
         if self.own_mounts {
             words.extend(["unshare", "--map-root-user", "--mount"].map(OsString::from));
@@ -156,7 +165,7 @@ impl<'w> Launch<'w> {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.workspace.beside("home")).envs(self.environment.iter().cloned());
         let stdout = self.workspace.fresh("stdout");
-        command.stdin(Stdio::null()).stderr(output());
+        command.stdin(Stdio::null()).stderr(stderr);
         command.stdout(File::create_new(&stdout).expect("a temporary folder takes a file"));
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; it is part of util-linux"));
         let (workspace, command, is_below) = (self.workspace, format!("{:?}", self.args), !self.join.is_empty());

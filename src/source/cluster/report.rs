@@ -43,7 +43,8 @@ impl Report {
             Failure::Status { status, .. } => Class::Refused(status.code),
         };
         if !wait.is_zero() && self.reported.insert(class) {
-            tracing::warn!("{what}; files stay as they are, and it keeps trying");
+            let reason = failure.reason();
+            tracing::warn!(event = "source_failed", reason, "{what}; files stay as they are, and it keeps trying");
         } else {
             tracing::debug!("{what}; next try in {} ms", wait.as_millis());
         }
@@ -53,13 +54,18 @@ impl Report {
     pub fn recovered(&mut self) {
         self.signs.recovered();
         if !std::mem::take(&mut self.reported).is_empty() {
-            tracing::info!("following {} again", self.target);
+            tracing::info!(event = "source_recovered", "following {} again", self.target);
         }
     }
 }
 
 /// What went wrong, and what to do about it.
 pub(super) fn describe(failure: &Failure) -> String {
+    describe_for(failure, "list and watch on it")
+}
+
+/// The same, where this is what has to be granted.
+pub(super) fn describe_for(failure: &Failure, verbs: &str) -> String {
     match failure {
         Failure::Trouble { trouble: Trouble::Certificate, what } => format!(
             "{} (renew the server's certificate, or correct that of its authority, which is read again at each try)",
@@ -68,9 +74,9 @@ pub(super) fn describe(failure: &Failure) -> String {
         Failure::Trouble { what, .. } => printable(what),
         Failure::Status { status: Status { code, reason, message, .. }, .. } => {
             let remedy = match code {
-                401 => " (the token or client certificate is not accepted; it is read again at each try)",
-                403 => " (grant the verbs list and watch on it, by a Role and a RoleBinding)",
-                _ => "",
+                401 => " (the token or client certificate is not accepted; it is read again at each try)".to_owned(),
+                403 => format!(" (grant the verbs {verbs}, by a Role and a RoleBinding)"),
+                _ => String::new(),
             };
             format!("{}{remedy}", printable(&format!("{code} {reason}: {message}")))
         }

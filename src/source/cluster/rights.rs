@@ -1,5 +1,7 @@
 //! What the one who asks is, and may do, in a cluster: for `configbump doctor`.
 
+use std::collections::BTreeSet;
+
 use kube::client::Body;
 use serde_json::{Value, json};
 
@@ -19,6 +21,7 @@ const ANSWER_BYTES_MAX: usize = 2 << 20;
 pub struct Inquiry<'a> {
     session: &'a Session,
     targets: &'a [Target],
+    announces: bool,
 }
 
 /// Who asks, as the cluster knows him.
@@ -39,8 +42,8 @@ pub struct Scoped {
 }
 
 impl<'a> Inquiry<'a> {
-    pub(super) fn new(session: &'a Session, targets: &'a [Target]) -> Self {
-        Self { session, targets }
+    pub(super) fn new(session: &'a Session, targets: &'a [Target], announces: bool) -> Self {
+        Self { session, targets, announces }
     }
 
     /// The address of the server.
@@ -78,16 +81,36 @@ impl<'a> Inquiry<'a> {
         scopes
     }
 
-    async fn missing(&self, target: &Target) -> Result<Vec<&'static str>, String> {
-        let mut missing = Vec::new();
-        for verb in ["list", "watch"] {
-            let mut attributes = json!({"verb": verb, "group": "", "resource": target.kind.resource()});
-            if let Some(namespace) = &target.namespace {
+    /// Whether Events may be written, if they are to be, in each namespace; `None` stands for all.
+    pub async fn events(&self) -> Vec<(Option<String>, Result<Vec<&'static str>, String>)> {
+        let namespaces: BTreeSet<_> = self.targets.iter().map(|target| target.namespace.clone()).collect();
+        let mut rights = Vec::new();
+        for namespace in namespaces.into_iter().filter(|_| self.announces) {
+            let mut attributes = json!({"group": "", "resource": "events"});
+            if let Some(namespace) = &namespace {
                 attributes["namespace"] = json!(namespace);
             }
-            if let Selector::Name(name) = &target.selector {
-                attributes["name"] = json!(name);
-            }
+            let missing = self.missing_of(["create", "patch"], attributes).await;
+            rights.push((namespace, missing));
+        }
+        rights
+    }
+
+    async fn missing(&self, target: &Target) -> Result<Vec<&'static str>, String> {
+        let mut attributes = json!({"group": "", "resource": target.kind.resource()});
+        if let Some(namespace) = &target.namespace {
+            attributes["namespace"] = json!(namespace);
+        }
+        if let Selector::Name(name) = &target.selector {
+            attributes["name"] = json!(name);
+        }
+        self.missing_of(["list", "watch"], attributes).await
+    }
+
+    async fn missing_of(&self, verbs: [&'static str; 2], mut attributes: Value) -> Result<Vec<&'static str>, String> {
+        let mut missing = Vec::new();
+        for verb in verbs {
+            attributes["verb"] = json!(verb);
             let question = json!({
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SelfSubjectAccessReview",
@@ -113,7 +136,7 @@ impl<'a> Inquiry<'a> {
 
     async fn ask(&self, path: &str, question: &Value) -> Result<Value, String> {
         let answer = self.session.post(path, question.to_string()).await.map_err(unsent)?;
-        read(answer).await
+        read(answer).await.map_err(told)
     }
 }
 
@@ -128,20 +151,17 @@ fn told(stop: Stop) -> String {
     }
 }
 
-/// The JSON of an answer, or what a refusal says.
-async fn read(answer: http::Response<Body>) -> Result<Value, String> {
+/// The JSON of an answer.
+pub(super) async fn read(answer: http::Response<Body>) -> Result<Value, Stop> {
     let (head, body) = answer.into_parts();
-    let said = Documents::new(body, LIST_SILENCE_MAX, Signs::default()).beginning(ANSWER_BYTES_MAX).await;
-    let said = said.map_err(|error| told(error.into()))?;
+    let said = Documents::new(body, LIST_SILENCE_MAX, Signs::default()).beginning(ANSWER_BYTES_MAX).await?;
     let value = serde_json::from_slice::<Value>(&said);
     if head.status.is_success() {
-        return value.map_err(|error| {
-            let what = format!("the server's answer is no JSON: {error}");
-            describe(&Failure::Trouble { trouble: Trouble::Answer, what })
-        });
+        return value
+            .map_err(|error| Stop::trouble(Trouble::Answer, &format!("the server's answer is no JSON: {error}")));
     }
     let text = |name| value.as_ref().ok().and_then(|value| value.get(name)?.as_str()).unwrap_or_default().to_owned();
     let status =
         Status { code: head.status.as_u16(), reason: text("reason"), message: text("message"), ..Status::default() };
-    Err(describe(&Failure::Status { status, in_stream: false }))
+    Err(Stop::Failed(Failure::Status { status, in_stream: false }))
 }

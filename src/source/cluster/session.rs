@@ -176,6 +176,13 @@ impl Session {
         self.send(request, question.into_bytes().into()).await
     }
 
+    /// Changes the fields of an object that stand in this JSON (RFC 7386). The answer may be any status.
+    pub async fn merge(&self, path: &str, fields: String) -> Result<Response<Body>, SendError> {
+        let request = Request::patch(path).header(ACCEPT, "application/json");
+        let request = request.header(CONTENT_TYPE, "application/merge-patch+json");
+        self.send(request, fields.into_bytes().into()).await
+    }
+
     async fn send(&self, request: http::request::Builder, body: Body) -> Result<Response<Body>, SendError> {
         let request = request.body(body).map_err(|error| SendError::Transport(error.to_string()))?;
         let Lent { client, server, number } = self.client().await?;

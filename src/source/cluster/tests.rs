@@ -134,14 +134,14 @@ impl Followed {
             server.address
         );
         std::fs::write(&path, text).expect("a temporary folder takes a file");
-        let config = ClusterConfig { kubeconfig: Some(path), context: None, tls_verify: true };
+        let config = ClusterConfig { kubeconfig: Some(path), context: None, tls_verify: true, events: false };
         let labels = Labels { text: "app=web".into(), selector: kube::core::Selector::default() };
         let (kinds, namespaces) = (vec![Kind::ConfigMap], Namespaces::Unset);
         let selection = Selection { kinds, namespaces, labels: Some(labels), names: Vec::new() };
         let cluster = Cluster::find(&config, &selection, None).await.expect("a cluster");
         let (telemetry, inquiries) = Telemetry::new(cluster.scopes(), Recent::default());
         let (sender, events) = mpsc::channel(8);
-        cluster.run(&Spool::for_tests(folder.path()), &sender, &[Arc::default()], &telemetry);
+        drop(cluster.run(&Spool::for_tests(folder.path()), &sender, &[Arc::default()], &telemetry));
         Self { telemetry, events, _inquiries: inquiries, _folder: folder }
     }
 

@@ -167,6 +167,7 @@ struct Fields {
     name: String,
     namespace: String,
     version: String,
+    uid: String,
     created: Option<i64>,
     folder: Option<String>,
     initial_events_end: bool,
@@ -187,11 +188,12 @@ impl Fields {
     fn found(mut self, kind: Kind) -> Result<Found, WireError> {
         let version = self.version.clone();
         let (created, folder) = (self.created, self.folder.take());
+        let uid = Some(std::mem::take(&mut self.uid)).filter(|uid| !uid.is_empty()).map(String::into_boxed_str);
         let (entries, unusable) = (std::mem::take(&mut self.entries), self.unusable.take());
         let key = self.key(kind)?;
         let object = match unusable {
             Some(why) => Err(Unusable { key, why }),
-            None => Ok(Object { key, resource_version: Some(version.clone()), created, folder, entries }),
+            None => Ok(Object { key, resource_version: Some(version.clone()), uid, created, folder, entries }),
         };
         Ok(Found { version, object })
     }
@@ -237,6 +239,7 @@ impl<'a> Reader<'a> {
                 "name" => fields.name = self.text()?,
                 "namespace" => fields.namespace = self.text()?,
                 "resourceVersion" => fields.version = self.text()?,
+                "uid" => fields.uid = self.text()?,
                 "continue" => fields.continue_token = self.text()?,
                 "creationTimestamp" => {
                     fields.created = self.text()?.parse::<Timestamp>().ok().map(Timestamp::as_second);

@@ -114,6 +114,7 @@ impl Reader {
         let object = Object {
             key: Arc::new(ObjectKey { kind, namespace, name: metadata.name }),
             resource_version: None,
+            uid: None,
             created: metadata.created,
             folder,
             entries: contents.into_iter().map(|(key, content)| Entry { key, content }).collect(),

@@ -61,7 +61,8 @@ impl Server {
         let key = Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "web".into(), name: format!("{number:05}") });
         let version = Some(number.to_string());
         let (key_of_it, entries) = (Arc::clone(&key), Vec::new());
-        let object = Object { key: key_of_it, resource_version: version, created: None, folder: None, entries };
+        let object =
+            Object { key: key_of_it, resource_version: version, uid: None, created: None, folder: None, entries };
         let about = self.telemetry.taking(&Event { scope: 0, what: What::Apply(object) });
         self.telemetry.taken(about.as_ref(), Done::default(), |_| true);
         key

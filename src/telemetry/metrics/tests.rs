@@ -69,6 +69,25 @@ fn the_page_has_every_metric_as_the_program_serves_it() {
     assert!(found == expected, "write this between the markers of docs/metrics.md:\n{expected}");
 }
 
+/// The names of metrics in a text, without what the format or a query adds to a histogram's.
+fn names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+    let names = words.filter(|word| word.starts_with("configbump_"));
+    names.map(|name| name.strip_suffix("_bucket").unwrap_or(name)).collect()
+}
+
+#[test]
+fn dashboard_alerts_and_the_page_know_no_metric_that_is_not_served_and_the_dashboard_shows_all() {
+    let text = table(&all().text(&Present::default()));
+    let served = names(&text);
+    let dashboard = names(include_str!("../../../deploy/grafana/configbump.json"));
+    assert_eq!(dashboard, served);
+    for used in [include_str!("../../../deploy/prometheus/configbump.rules.yaml"), PAGE] {
+        let used = names(used);
+        assert!(!used.is_empty() && used.is_subset(&served), "{:?}", used.difference(&served));
+    }
+}
+
 #[test]
 fn names_follow_the_conventions() {
     for family in all().text(&Present::default()).split("# HELP ").skip(1) {

@@ -29,7 +29,8 @@ fn write(path: &Path, text: &str) {
 }
 
 async fn opened(path: &Path) -> Result<(Session, String), SessionError> {
-    Session::open(&ClusterConfig { kubeconfig: Some(path.to_owned()), context: None, tls_verify: false }).await
+    Session::open(&ClusterConfig { kubeconfig: Some(path.to_owned()), context: None, tls_verify: false, events: false })
+        .await
 }
 
 async fn number(session: &Session) -> Result<u64, SessionError> {
@@ -135,7 +136,7 @@ async fn a_namespace_that_can_be_none_is_refused() {
 async fn a_token_file_counts_and_the_token_beside_it_only_if_it_cannot_be_read() {
     let folder = folder();
     let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
-    let config = ClusterConfig { kubeconfig: Some(path.clone()), context: None, tls_verify: true };
+    let config = ClusterConfig { kubeconfig: Some(path.clone()), context: None, tls_verify: true, events: false };
     let read = async || {
         let config = Origin::find(&config)?.read().await?;
         let headers = kube::client::ConfigExt::auth_layer(&config);

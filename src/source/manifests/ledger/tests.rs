@@ -54,7 +54,14 @@ fn objects(path: &str, state: u64, names: &str) -> Vec<Found> {
     let object = |(name, line): (char, u64)| {
         let key = ObjectKey { kind: Kind::ConfigMap, namespace: "default".to_owned(), name: name.to_string() };
         let folder = Some(format!("{path}{state}"));
-        let object = Object { key: Arc::new(key), resource_version: None, created: None, folder, entries: Vec::new() };
+        let object = Object {
+            key: Arc::new(key),
+            resource_version: None,
+            uid: None,
+            created: None,
+            folder,
+            entries: Vec::new(),
+        };
         Found { object, line }
     };
     names.chars().zip(1..).map(object).collect()

@@ -1,0 +1,100 @@
+//! What the pipeline tells of itself: in the log, to those who look at the endpoints, and on the objects.
+
+use std::sync::Arc;
+
+use super::Pipeline;
+use crate::bump;
+use crate::object::ObjectKey;
+use crate::path::RelPath;
+use crate::plan::Notice;
+use crate::publish::Publisher;
+use crate::source::announcer::Reason;
+use crate::telemetry::{Conflict, Hold, Picture, millis};
+
+impl Pipeline {
+    /// A file has changed. What the first sync changes is no news.
+    pub(super) fn tell_changed(&mut self, path: &RelPath, effect: bump::Effect, owner: &Arc<ObjectKey>) {
+        let (event, is_removed) = match effect {
+            bump::Effect::Written => ("written", false),
+            bump::Effect::Removed => ("removed", true),
+        };
+        let verb = if is_removed { "removed" } else { "wrote" };
+        let (kind, namespace, name) = owner.fields();
+        // The first publish is of everything.
+        if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
+            self.announcer.changed(owner, path, is_removed);
+            tracing::info!(event, %path, kind, namespace, name, "{verb} {path} of {owner}");
+        } else {
+            tracing::debug!(event, %path, kind, namespace, name, "{verb} {path} of {owner}");
+        }
+    }
+
+    /// Everything is live, but for what is held back.
+    pub(super) fn tell_in_sync(&mut self) {
+        let (files, objects) = self.plan.counts();
+        let held = self.publisher.iter().flat_map(Publisher::held).count();
+        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        let took = self.first_sync.end();
+        let duration_ms = (!self.in_sync).then(|| millis(took));
+        tracing::info!(
+            event = "in_sync",
+            files,
+            objects,
+            held,
+            duration_ms,
+            "in sync: {} holds {files} files of {objects} objects{but}",
+            self.dir.display()
+        );
+    }
+
+    pub(super) fn tell_of(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Conflict { path, winner, loser } => {
+                let (kind, namespace, name) = loser.fields();
+                tracing::warn!(
+                    event = "conflict",
+                    %path,
+                    kind,
+                    namespace,
+                    name,
+                    %winner,
+                    "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name \
+                     decide"
+                );
+                self.announcer.conflict(path, winner, loser);
+            }
+            Notice::Refused { object, why } => {
+                let (kind, namespace, name) = object.fields();
+                tracing::warn!(event = "refused", kind, namespace, name, "{object} is not followed as it asks: {why}");
+                self.telemetry.refused(object, why);
+                self.announcer.tell(object, Reason::Refused, why);
+            }
+        }
+    }
+
+    pub(super) fn report_if_in_step(&self) {
+        if self.is_settled() && !self.is_all_held() {
+            self.telemetry.in_step();
+        }
+    }
+
+    /// What somebody asks for who looks.
+    pub(super) fn picture(&self, lines_max: usize) -> Picture {
+        let first_conflicts = self.plan.conflicts().take(lines_max);
+        let held = || self.publisher.iter().flat_map(Publisher::held);
+        let hold = |(object, why): (&Arc<ObjectKey>, &str)| Hold {
+            object: Arc::clone(object),
+            why: why.to_owned(),
+            output: self.publisher.iter().flat_map(|publisher| publisher.output(object)).cloned().collect(),
+        };
+        Picture {
+            files: self.store.count_owned(),
+            conflicts: self.plan.conflicts().count(),
+            first_conflicts: first_conflicts.map(|(path, winner, loser)| Conflict::new(path, winner, loser)).collect(),
+            held_objects: held().count(),
+            first_holds: held().take(lines_max).map(hold).collect(),
+            held_removals: self.removals.held(),
+            bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
+        }
+    }
+}
