@@ -112,6 +112,12 @@ fn every_promise_names_tests_that_exist() {
 }
 
 #[test]
+fn every_comparison_with_a_neighbour_names_tests_that_exist() {
+    let rows = rows_with_tests(README, "Beside its neighbours");
+    rows.iter().for_each(|row| assert_eq!(row.matches(" | ").count(), 4, "three programs and the tests: {row}"));
+}
+
+#[test]
 fn every_fault_and_attack_names_tests_that_exist() {
     let rows = rows_with_tests(SECURITY, "Faults and attacks");
     assert!(!rows.is_empty());
