@@ -6,10 +6,10 @@
 //! waits for which path, is asked for when somebody looks ([`Inquiry`]), and not kept up for nobody.
 
 pub mod endpoints;
+mod first_sync;
 mod health;
 mod log;
 mod metrics;
-mod progress;
 mod recent;
 mod status;
 #[cfg(test)]
@@ -23,10 +23,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+pub use self::first_sync::FirstSync;
 use self::health::Health;
 pub use self::log::{Format, Level, OF_OTHERS, init};
 use self::metrics::Metrics;
-pub use self::progress::FirstSync;
 pub use self::recent::Recent;
 use self::status::Objects;
 use crate::event::{Event, Scope, ScopeId, What};

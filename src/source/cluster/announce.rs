@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::book::{Book, Letter};
+use self::book::{Book, Letter, Version};
 use super::Stop;
 use super::follow::Failure;
 use super::report::describe_for;
@@ -48,6 +48,8 @@ enum Fate {
     Written,
     /// The Event that it was to change is not there any more: they last an hour.
     Gone,
+    /// The Event that it was to make is there: an earlier try has made it, of which no answer came.
+    There,
     Failed(Failure),
 }
 
@@ -107,6 +109,10 @@ impl Teller {
                 self.book.begin_anew(&letter);
                 true
             }
+            Fate::There => {
+                self.book.found(&letter);
+                true
+            }
             Fate::Failed(failure) => {
                 self.failed(&letter, &failure);
                 false
@@ -117,12 +123,9 @@ impl Teller {
     async fn send(&self, letter: &Letter) -> Fate {
         let path = format!("/api/v1/namespaces/{}/events", letter.object.namespace);
         let answer = match letter.version {
-            book::Version::First => self.session.post(&path, self.event(letter).to_string()).await,
-            book::Version::Later => {
-                self.session.merge(&format!("{path}/{}", letter.name), changes(letter).to_string()).await
-            }
+            Version::First => self.session.post(&path, self.event(letter).to_string()).await,
+            Version::Later => self.session.merge(&format!("{path}/{}", letter.name), changes(letter).to_string()).await,
         };
-        let is_gone = |code: u16| letter.version == book::Version::Later && code == StatusCode::NOT_FOUND.as_u16();
         let answer = match answer {
             Ok(answer) => read(answer).await.map(drop),
             Err(error) => Err(error.into()),
@@ -130,8 +133,11 @@ impl Teller {
         match answer {
             // Who reads a whole answer hands nothing on that could be closed.
             Ok(()) | Err(Stop::Closed) => Fate::Written,
-            Err(Stop::Failed(Failure::Status { status, .. })) if is_gone(status.code) => Fate::Gone,
-            Err(Stop::Failed(failure)) => Fate::Failed(failure),
+            Err(Stop::Failed(failure)) => match (letter.version, status(&failure)) {
+                (Version::Later, Some(StatusCode::NOT_FOUND)) => Fate::Gone,
+                (Version::First, Some(StatusCode::CONFLICT)) => Fate::There,
+                _ => Fate::Failed(failure),
+            },
         }
     }
 
@@ -188,6 +194,13 @@ impl Teller {
     }
 }
 
+fn status(failure: &Failure) -> Option<StatusCode> {
+    match failure {
+        Failure::Status { status, .. } => StatusCode::from_u16(status.code).ok(),
+        Failure::Trouble { .. } => None,
+    }
+}
+
 /// What of an Event changes when it is told again.
 fn changes(letter: &Letter) -> Value {
     json!({"message": letter.message, "count": letter.count, "lastTimestamp": seconds(letter.last)})
@@ -205,7 +218,7 @@ fn seconds(moment: Timestamp) -> String {
     format!("{moment:.0}")
 }
 
-/// Whether a refusal will be the same the next time. That a name is taken (409) is none: the next try has another.
+/// Whether a refusal will be the same the next time.
 fn is_final(Status { code, message, .. }: &Status) -> bool {
     match code {
         // What the server says of a namespace that is being deleted.

@@ -189,13 +189,17 @@ impl Book {
         });
     }
 
+    /// The server has the Event already, as it was at an earlier try.
+    pub fn found(&mut self, letter: &Letter) {
+        self.change(letter, |series| series.is_there = true);
+    }
+
     /// The server will never take it.
     pub fn give_up(&mut self, letter: &Letter) {
         self.series.remove(&(Arc::clone(&letter.object), letter.reason));
     }
 
-    /// It has to wait, with all of its namespace, for between half of the pause and all of it. Another name is tried then, for
-    /// that may have been taken.
+    /// It has to wait, with all of its namespace, for between half of the pause and all of it.
     pub fn failed(&mut self, letter: &Letter, now: Instant, jitter: f64) {
         let pauses = &mut self.pauses;
         // Where nothing has been tried since, nothing is to be told.
@@ -203,11 +207,6 @@ impl Book {
         let pause = pauses.entry(letter.object.namespace.clone()).or_insert(Pause { until: now, next: PAUSE_MIN });
         pause.until = now + pause.next.mul_f64(jitter.mul_add(0.5, 0.5));
         pause.next = (pause.next * 2).min(PAUSE_MAX);
-        self.change(letter, |series| {
-            if !series.is_there {
-                series.name = name(&letter.object.name);
-            }
-        });
     }
 
     /// Nothing comes any more: what is left is written now.
@@ -357,6 +356,21 @@ mod tests {
         let anew = book.next(start + INTERVAL).expect("a letter");
         assert_eq!((anew.version, anew.count), (Version::First, 2));
         assert_ne!(anew.name, first.name);
+    }
+
+    #[test]
+    fn what_the_server_has_from_a_try_without_an_answer_is_no_second_event() {
+        let start = Instant::now();
+        let mut book = Book::new(start);
+        enter(&mut book, "x", start);
+        let first = book.next(start).expect("a letter");
+        book.failed(&first, start, 1.0);
+        enter(&mut book, "x", start);
+        let again = book.next(start + PAUSE_MIN).expect("a letter");
+        assert_eq!((again.version, &again.name), (Version::First, &first.name));
+        book.found(&again);
+        let later = book.next(start + PAUSE_MIN).expect("a letter");
+        assert_eq!((later.version, &later.name, later.count), (Version::Later, &first.name, 2));
     }
 
     #[test]
