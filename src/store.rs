@@ -26,6 +26,7 @@ mod stage;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -50,9 +51,13 @@ use crate::disk::{self, Place};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
 use crate::plan::Change;
+use crate::printable::printable;
 
 /// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
 const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
+
+/// The file in configbump's own folder that is locked.
+const LOCK_NAME: &str = "lock";
 
 /// How many folders one in another are removed from configbump's own folder, where none should be.
 const PLANTED_DEPTH_MAX: u32 = 64;
@@ -62,8 +67,10 @@ const PLANTED_DEPTH_MAX: u32 = 64;
 pub struct Store {
     dir: PathBuf,
     root: OwnedFd,
-    /// `DIR/.configbump`, locked as long as it is open.
+    /// `DIR/.configbump`.
     own: Arc<OwnedFd>,
+    /// Locked as long as it is open.
+    lock: File,
     spool: Spool,
     record: Record,
     modes: Modes,
@@ -120,7 +127,7 @@ impl Store {
         let root = open_root(dir)?;
         let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
         let own = Arc::new(disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?);
-        lock(&own, dir)?;
+        let lock = lock(own.as_fd(), dir)?;
         if is_new {
             // Whatever the umask: a reader that walks the directory under another user must not stumble over it.
             let mode = Mode::from_raw_mode(disk::FOLDER_MODE);
@@ -130,14 +137,15 @@ impl Store {
         clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
-        let mut store = Self { dir: dir_shown, root, own, spool, record, modes, prune, staging: None, foreign_kept };
+        let mut store =
+            Self { dir: dir_shown, root, own, lock, spool, record, modes, prune, staging: None, foreign_kept };
         // First what is empty and in the way of a file, at last what has become so.
-        store.remove_unused_folders().map_err(in_dir)?;
+        store.remove_unused_folders();
         store.go_on(publishing).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::ISDIR) => OpenError::Write { dir: dir.join(DATA), error },
             _ => in_dir(error),
         })?;
-        store.remove_unused_folders().map_err(in_dir)?;
+        store.remove_unused_folders();
         Ok(store)
     }
 
@@ -423,10 +431,17 @@ impl Store {
     }
 
     /// Removes the folders that a kill left empty, between making one and writing into it, or after removing the last file.
-    fn remove_unused_folders(&mut self) -> io::Result<()> {
+    fn remove_unused_folders(&mut self) {
         let made: Vec<String> = self.record.folders().map(str::to_owned).collect();
         // A folder follows those that it is in.
-        made.iter().rev().try_for_each(|folder| self.remove_if_unused(folder).map(drop))
+        for folder in made.iter().rev() {
+            if let Err(error) = self.remove_if_unused(folder) {
+                tracing::warn!(
+                    "cannot remove the folder {folder}, which is not needed any more: {error}{}",
+                    remedy(&error)
+                );
+            }
+        }
     }
 
     /// Removes a folder if configbump made it and it is empty; whether it did.
@@ -469,7 +484,7 @@ impl Drop for Store {
     /// Gives the lock up at once, even if a process that is just being started still has a copy of the handle.
     fn drop(&mut self) {
         // Where there are no locks there is none to give up.
-        let _ = rustix::fs::flock(&*self.own, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
@@ -498,16 +513,29 @@ fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
         .map_err(|error| OpenError::Write { dir: dir.to_owned(), error: error.into() })
 }
 
-/// Two of them would remove each other's files. A file system without locks has to do without.
-fn lock(own: &OwnedFd, dir: &Path) -> Result<(), OpenError> {
-    match rustix::fs::flock(own, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked { dir: dir.to_owned() }),
-        Err(error) => {
-            tracing::debug!("{} cannot be locked: {error}", dir.display());
-            Ok(())
+/// The file whose lock says that a configbump has the directory. Nobody else may open it: a lock takes no right to write
+/// (flock(2)), and whoever reads the directory could keep every configbump out of it.
+fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {
+    let open = || disk::open_log(own, LOCK_NAME, Mode::RUSR | Mode::WUSR);
+    match open() {
+        // What somebody put there instead is no file that a configbump could have locked.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO)) => {
+            disk::remove_tree(own, &CString::new(LOCK_NAME)?, PLANTED_DEPTH_MAX)?;
+            open()
         }
+        opened => opened,
     }
+}
+
+/// Two of them would remove each other's files. A file system without locks has to do without.
+fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
+    let file = open_lock(own).map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(error) => tracing::debug!("{} cannot be locked: {error}", dir.display()),
+    }
+    Ok(file)
 }
 
 /// Removes what a killed run left half-done, and folders that somebody put where files of configbump's own belong.
@@ -521,7 +549,14 @@ fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
         }
         Ok(())
     })?;
-    leftovers.iter().try_for_each(|name| disk::remove_tree(own, name, PLANTED_DEPTH_MAX).map(drop))
+    for name in leftovers {
+        // What cannot be removed is in nobody's way but its maker's.
+        if let Err(error) = disk::remove_tree(own, &name, PLANTED_DEPTH_MAX) {
+            let name = printable(&name.to_string_lossy(), 255);
+            tracing::warn!("cannot remove {OWN_FOLDER}/{name}, which an earlier run or somebody else left: {error}");
+        }
+    }
+    Ok(())
 }
 
 impl Effect {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::Store;
-use super::generation::{Generation, is_absence, regular};
+use super::generation::{Generation, is_absence, is_name, regular};
 use super::publish::{DATA, Publishing, Staging, link_target};
 use crate::disk::{self, Place};
 use crate::path::RelPath;
@@ -25,6 +25,7 @@ impl Store {
         };
         let live = if publishing.set { set } else { self.live_files(set.is_some())? };
         let is_new = live.is_none();
+        let keeps_unknown = is_new && publishing.set && self.has_unknown_set()?;
         let tree = match live {
             None if publishing.keeps_trees() => Some(self.tree_of_files(publishing)?),
             live => live,
@@ -38,7 +39,7 @@ impl Store {
         let is_good = !self.is_untold() && self.record.count_owned() > 0;
         self.staging = Some(Staging::new(publishing, tree, previous, is_good));
         if let Some(name) = name {
-            if is_new || publishing.set && self.linked()?.as_ref() != Some(&name) {
+            if !keeps_unknown && (is_new || publishing.set && self.linked()?.as_ref() != Some(&name)) {
                 self.turn_to(&name)?;
             }
             if !self.record.is_shown(&name)
@@ -64,6 +65,15 @@ impl Store {
         Ok(None)
     }
 
+    /// Whether readers have a set that the record does not know, as after a power failure that took it. What it has is all
+    /// there is until the source has told everything: it stays live until the first publish.
+    fn has_unknown_set(&self) -> io::Result<bool> {
+        match self.linked()?.filter(|name| is_name(name) && self.record.live().is_none()) {
+            Some(name) => Ok(Generation::open(self.root.as_fd(), &name)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Where `..data` leads, if it is a link.
     fn linked(&self) -> io::Result<Option<String>> {
         disk::read_link(self.root.as_fd(), DATA)
@@ -82,9 +92,14 @@ impl Store {
         for (path, _) in self.record.owned() {
             let Some(place) = self.link_at(path)? else { continue };
             match regular(set.folder(), path)? {
-                Some(file) => {
-                    self.spool.link(file.folder(), file.name)?.publish(place.folder(), place.name)?;
-                }
+                Some(file) => match self.spool.link(file.folder(), file.name) {
+                    Ok(file) => file.publish(place.folder(), place.name)?,
+                    // Others have made of it what is no file of configbump's.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        disk::unlink(place.folder(), place.name)?;
+                    }
+                    Err(error) => return Err(error),
+                },
                 None => drop(disk::unlink(place.folder(), place.name)?),
             }
         }

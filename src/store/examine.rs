@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, StatVfsMountFlags, accessat, flock, statvfs};
 use rustix::io::Errno;
 
-use super::{OpenError, open_root};
+use super::{LOCK_NAME, OpenError, open_root};
 use crate::content::TEMPORARY_PREFIX;
 use crate::disk;
 use crate::path::OWN_FOLDER;
@@ -72,8 +72,10 @@ fn try_out(dir: &Path) -> Result<Present, OpenError> {
     let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
     let own = disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
     let has_links = write_and_link(own.as_fd());
-    // Given up at once: `own` is closed when this ends.
-    let is_kept = flock(&own, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    // Given up at once.
+    let is_kept = disk::open_file(own.as_fd(), LOCK_NAME)
+        .map_err(in_dir)?
+        .is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK));
     if is_new {
         disk::remove_empty_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
     }
@@ -124,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let own = folder.path().join(OWN_FOLDER);
         std::fs::create_dir(&own).expect("a folder");
-        let held = std::fs::File::open(&own).expect("the folder");
+        let held = std::fs::File::create(own.join(LOCK_NAME)).expect("the file of the lock");
         flock(&held, FlockOperation::LockExclusive).expect("a lock");
         assert!(examine(folder.path()).expect("a good directory").present.expect("it is there").is_kept);
         assert!(own.exists());

@@ -65,7 +65,10 @@ impl Fixture {
     /// Every name in the store's own folder.
     fn own_folder(&self) -> Vec<String> {
         let entries = fs::read_dir(self.at(OWN_FOLDER)).expect("the own folder");
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -90,7 +93,7 @@ fn bytes_that_are_there_already_are_not_written() {
         let mut fixture = fixture.restart();
         assert_eq!(fixture.write("a", bytes).expect("a write"), Effect::Nothing);
         assert_eq!(fs::metadata(fixture.at("a")).expect("a file").ino(), inode);
-        assert_eq!(fixture.own_folder(), ["record"]);
+        assert_eq!(fixture.own_folder(), ["lock", "record"]);
     }
 }
 
@@ -166,7 +169,7 @@ fn a_folder_at_a_files_place_stays_and_the_error_names_it() {
     assert!(error.contains("dir/a"), "{error}");
     assert_eq!(fixture.remove("a").expect("nothing of ours is there"), Effect::Nothing);
     assert!(fixture.at("a").is_dir());
-    assert_eq!(fixture.own_folder(), ["record"]);
+    assert_eq!(fixture.own_folder(), ["lock", "record"]);
 }
 
 #[test]
@@ -242,7 +245,45 @@ fn what_a_kill_left_half_done_is_cleared_away() {
     for name in ["tmp-0", "tmp-17", "parked-3"] {
         fs::write(fixture.at(OWN_FOLDER).join(name), "x").expect("a leftover");
     }
-    assert_eq!(fixture.restart().own_folder(), ["record"]);
+    assert_eq!(fixture.restart().own_folder(), ["lock", "record"]);
+}
+
+#[test]
+fn what_cannot_be_cleared_away_hinders_no_start() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("d/a", b"1").expect("a write");
+    fixture.remove("d/a").expect("a removal");
+    let mut deep = fixture.at(OWN_FOLDER).join("tmp-deep");
+    (0..80).for_each(|_| deep.push("d"));
+    fs::create_dir_all(&deep).expect("folders");
+    let names = fixture.restart().own_folder();
+    assert_eq!(names, ["lock", "record", "tmp-deep"]);
+}
+
+#[test]
+fn who_may_only_read_the_directory_cannot_keep_a_start_out() {
+    let fixture = Fixture::new(Prune::Owned);
+    assert_eq!(mode(&fixture.at(OWN_FOLDER).join(LOCK_NAME)), 0o600, "nobody else opens what is locked");
+    let readable = File::open(fixture.at(OWN_FOLDER)).expect("the folder");
+    rustix::fs::flock(&readable, FlockOperation::NonBlockingLockExclusive).expect("a lock");
+    fixture.restart();
+}
+
+#[test]
+fn a_second_store_is_kept_out_whatever_stood_at_the_place_of_the_lock() {
+    let outer = tempfile::tempdir().expect("a temporary directory");
+    let (dir, outside) = (outer.path().join("dir"), outer.path().join("outside"));
+    let place = dir.join(OWN_FOLDER).join(LOCK_NAME);
+    fs::create_dir_all(&place).expect("a folder");
+    let open = || Store::open(&dir, MODES, Prune::Owned, None);
+    drop(open().expect("a store"));
+    fs::remove_file(&place).expect("a file");
+    symlink(&outside, &place).expect("a link");
+    let store = open().expect("a store");
+    assert!(!outside.exists());
+    assert!(matches!(open(), Err(OpenError::Locked { .. })));
+    drop(store);
+    open().expect("the lock is given up");
 }
 
 #[test]
@@ -276,7 +317,7 @@ fn a_demoted_file_stays_while_it_is_copied_aside() {
     assert_eq!(mode(&parked), MODES.secret);
     assert_eq!(fs::read(fixture.at("a")).expect("the file"), LARGE);
     fixture.store.apply(Change::Drop { claim: 3 }).expect("a drop");
-    assert_eq!(fixture.own_folder(), ["record"]);
+    assert_eq!(fixture.own_folder(), ["lock", "record"]);
 }
 
 #[test]
@@ -295,7 +336,7 @@ fn prune_all_removes_every_foreign_file_and_follows_no_link() {
     removed.sort();
     assert_eq!(removed, ["link", "sub/theirs", "t/u/theirs"]);
     assert!(fixture.at("sub/a").exists() && fixture.at("claimed").exists() && outside.join("kept").exists());
-    assert_eq!(fixture.own_folder(), ["record"]);
+    assert_eq!(fixture.own_folder(), ["lock", "record"]);
 }
 
 #[test]
@@ -377,7 +418,7 @@ fn a_takeover_with_the_same_bytes_writes_nothing() {
     let promote = Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
     assert_eq!(fixture.store.apply(promote).expect("a promotion"), Effect::Nothing);
     assert_eq!(fs::metadata(fixture.at("a")).expect("a file").ino(), inode);
-    assert_eq!(fixture.own_folder(), ["record"]);
+    assert_eq!(fixture.own_folder(), ["lock", "record"]);
 }
 
 #[test]

@@ -443,3 +443,22 @@ fn a_record_that_lists_a_foreign_tree_has_nothing_outside_removed() {
     assert_eq!(fixture.text("a"), "1");
     assert_eq!(fs::read(outside.join("a")).expect("the file outside"), b"outside");
 }
+
+/// A set whose record was lost, as by a power failure, is all that readers have until the source has told everything.
+#[test]
+fn a_set_that_the_record_does_not_know_stays_live_until_the_first_publish() {
+    let mut fixture = Fixture::new(SET);
+    fixture.write("a", b"1").expect("a write");
+    fixture.publish();
+    fs::remove_file(fixture.at(OWN_FOLDER).join(record::NAME)).expect("the record");
+    for _ in 0..2 {
+        fixture = fixture.restart(Some(SET));
+        assert_eq!(fs::read(fixture.at("a")).expect("the file"), b"1");
+    }
+    fixture.write("a", b"2").expect("a write");
+    assert_eq!(fs::read(fixture.at("a")).expect("the file"), b"1");
+    fixture.publish();
+    assert_eq!(fs::read(fixture.at("a")).expect("the file"), b"2");
+    let fixture = fixture.restart(Some(SET));
+    assert_eq!(fs::read(fixture.at("a")).expect("the file"), b"2");
+}
