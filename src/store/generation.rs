@@ -84,8 +84,8 @@ impl Generation {
         }
         match spool.link(source.folder(), source.name) {
             Ok(copy) => copy.publish(place.folder(), place.name).map(|()| true),
-            // Another user keeps it to himself: the source brings it anew.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Another user keeps it to himself, or has put there what is none of ours: the source brings it anew.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => Ok(false),
             Err(error) => Err(error),
         }
     }
