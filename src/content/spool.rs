@@ -2,7 +2,7 @@
 //! temporary file that a rename can publish.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use crate::object::Kind;
 
 /// A value up to this many bytes stays in memory until it is placed: a relist of unchanged small values writes nothing.
 const MEMORY_BYTES_MAX: usize = 4096;
+
+/// The most that is copied of a file, in bytes: a manifest is not larger. Others may have put more there.
+pub(crate) const COPY_BYTES_MAX: u64 = 32 << 20;
 
 /// The prefix of every temporary file's name in the store's own folder.
 pub(crate) const TEMPORARY_PREFIX: &str = "tmp-";
@@ -82,16 +85,28 @@ impl Spool {
         self.folder.as_fd()
     }
 
-    /// A second name for a file, or a copy where it cannot have one.
+    /// A second name for a file, or a copy where it cannot have one. Others may have put the file there: a copy has none of
+    /// its setuid, setgid and sticky bits, and one of more than [`COPY_BYTES_MAX`] is [`io::ErrorKind::FileTooLarge`].
     pub(crate) fn link(&self, folder: BorrowedFd<'_>, name: &str) -> io::Result<Spooled> {
         let temporary = self.next_name();
         if disk::link(folder, name, self.folder(), &temporary)? {
             return Ok(Spooled { folder: Arc::clone(&self.folder), name: Some(temporary) });
         }
-        let Some(mut file) = disk::open_file(folder, name)? else { return Err(io::ErrorKind::NotFound.into()) };
-        let mode = Mode::from_raw_mode(file.metadata()?.permissions().mode());
+        self.copy(folder, name)
+    }
+
+    fn copy(&self, folder: BorrowedFd<'_>, name: &str) -> io::Result<Spooled> {
+        let Some(file) = disk::open_file(folder, name)? else { return Err(io::ErrorKind::NotFound.into()) };
+        let metadata = file.metadata()?;
+        if metadata.len() > COPY_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mode = Mode::from_raw_mode(metadata.permissions().mode() & 0o777);
         let (spooled, mut copy) = self.create(mode)?;
-        io::copy(&mut file, &mut copy)?;
+        // It may grow meanwhile.
+        if io::copy(&mut file.take(COPY_BYTES_MAX + 1), &mut copy)? > COPY_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         Ok(spooled)
     }
 
@@ -216,5 +231,29 @@ impl ContentWriter {
                 State::Lost(error) => Body::Lost(error),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_of_a_planted_file_is_bounded_and_has_no_special_bits() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let spool = Spool::for_tests(dir.path());
+        let planted = dir.path().join("planted");
+        std::fs::write(&planted, "x").expect("a file");
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o7755)).expect("a mode");
+        let copy = spool.copy(spool.folder(), "planted").expect("a copy");
+        let copied = copy.open().expect("an open").expect("a file").metadata().expect("metadata");
+        assert_eq!((copied.mode() & 0o7777, copied.len()), (0o755, 1));
+
+        File::create(&planted).and_then(|file| file.set_len(COPY_BYTES_MAX + 1)).expect("a sparse file");
+        let error = spool.copy(spool.folder(), "planted").expect_err("too large");
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 }

@@ -9,11 +9,15 @@ use rustix::fs::FileType;
 use super::generation;
 use crate::disk;
 use crate::path::OWN_FOLDER;
+use crate::printable::printable;
 
 /// How deep it descends: more than any path that an object can ask for.
 const DEPTH_MAX: usize = 64;
 
-/// What became of the files of others.
+/// The most characters of a path that are told: the longest that Linux takes (`PATH_MAX`).
+const SHOWN_CHARS_MAX: usize = 4096;
+
+/// What became of the files of others. Their names are anybody's: the paths are told on one line.
 #[derive(Debug, Default)]
 pub(super) struct Removal {
     pub removed: Vec<String>,
@@ -36,7 +40,7 @@ impl Removal {
             Ok(())
         });
         if let Err(error) = read {
-            self.kept.insert(prefix.to_owned(), error.to_string());
+            self.kept.insert(shown(prefix), error.to_string());
         }
         for (name, file_type) in found {
             let path = format!("{prefix}{}", name.to_string_lossy());
@@ -57,11 +61,32 @@ impl Removal {
                 _ => disk::unlink(folder, &*name),
             };
             match removed {
-                Ok(true) => self.removed.push(path),
+                Ok(true) => self.removed.push(shown(&path)),
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => drop(self.kept.insert(path, error.to_string())),
+                Err(error) => drop(self.kept.insert(shown(&path), error.to_string())),
             }
         }
+    }
+}
+
+fn shown(path: &str) -> String {
+    printable(path, SHOWN_CHARS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_newline_is_told_on_one_line() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("a\nINFO forged"), "").expect("a file");
+        let root = File::open(dir.path()).expect("the directory");
+        let removal = remove(root.as_fd(), |_| false);
+        assert_eq!(removal.removed, ["a INFO forged"]);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0);
     }
 }

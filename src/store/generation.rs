@@ -84,8 +84,8 @@ impl Generation {
         }
         match spool.link(source.folder(), source.name) {
             Ok(copy) => copy.publish(place.folder(), place.name).map(|()| true),
-            // Another user keeps it to himself: the source brings it anew.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Another user keeps it to himself, or has put there what is none of ours: the source brings it anew.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -150,7 +150,7 @@ pub(super) fn name_after(last: Option<&str>) -> String {
 /// The name with its last number one higher.
 fn next_name(name: &str) -> String {
     let counted = name.rsplit_once('.').and_then(|(moment, count)| {
-        let next = (count.parse::<u64>().ok()? + 1).to_string();
+        let next = count.parse::<u64>().ok()?.checked_add(1)?.to_string();
         (next.len() <= count.len()).then(|| format!("{moment}.{next:0>width$}", width = count.len()))
     });
     counted.unwrap_or_else(|| format!("{name}0"))
@@ -178,6 +178,13 @@ mod tests {
             last = next;
         }
         assert!(name_after(None) < last);
+    }
+
+    #[test]
+    fn a_name_with_the_greatest_number_has_a_next_one() {
+        let last = format!("..2999_12_31_23_59_59.{}", u64::MAX);
+        let next = name_after(Some(&last));
+        assert!(next > last && is_name(&next), "{next} after {last}");
     }
 
     #[test]
