@@ -83,7 +83,8 @@ struct Doctor<'a, W> {
 impl<W: Write> Doctor<'_, W> {
     fn say(&mut self, verdict: Verdict, what: &str, text: impl fmt::Display) -> io::Result<()> {
         self.failed |= verdict == Verdict::Fail;
-        writeln!(self.out, "{verdict:<5} {what}: {text}")
+        writeln!(self.out, "{verdict:<5} {what}: {text}")?;
+        self.out.flush()
     }
 
     async fn source(&mut self) -> io::Result<()> {
@@ -109,7 +110,9 @@ impl<W: Write> Doctor<'_, W> {
             }
             Err(why) => self.say(Verdict::Warn, "API server", format_args!("{server} does not say who asks: {why}"))?,
         }
-        for Scoped { scope, missing, has_objects } in inquiry.scopes().await {
+        let mut asked = 0;
+        while let Some(Scoped { scope, missing, has_objects }) = inquiry.scope(asked).await {
+            asked += 1;
             match missing {
                 Ok(missing) if missing.is_empty() => {
                     self.say(Verdict::Ok, "Role", format_args!("may list and watch {scope}"))?;
@@ -119,7 +122,18 @@ impl<W: Write> Doctor<'_, W> {
                     let text = format!("may not {missing} {scope}; apply what stands at the end");
                     self.say(Verdict::Fail, "Role", text)?;
                 }
-                Err(why) => self.say(Verdict::Fail, "Role", format_args!("cannot find out about {scope}: {why}"))?,
+                Err(why) => {
+                    // Each question may take as long as a dead server is waited for.
+                    let others = match self.facts.scopes.len() - asked {
+                        0 => String::new(),
+                        others => format!("; not asked about {others} others"),
+                    };
+                    return self.say(
+                        Verdict::Fail,
+                        "Role",
+                        format_args!("cannot find out about {scope}: {why}{others}"),
+                    );
+                }
             }
             if has_objects == Some(false) {
                 let text = format!("there are none yet of the {scope}; label or name them as --labels or --names say");

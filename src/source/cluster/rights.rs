@@ -66,16 +66,13 @@ impl<'a> Inquiry<'a> {
         })
     }
 
-    /// What may be done in each scope that is to be followed.
-    pub async fn scopes(&self) -> Vec<Scoped> {
-        let mut scopes = Vec::new();
-        for target in self.targets {
-            let missing = self.missing(target).await;
-            let may_list = missing.as_ref().is_ok_and(Vec::is_empty);
-            let has_objects = if may_list { self.has_objects(target).await } else { None };
-            scopes.push(Scoped { scope: target.scope(), missing, has_objects });
-        }
-        scopes
+    /// What may be done in the scope of this number, of those that are to be followed; nothing if there are no more.
+    pub async fn scope(&self, number: usize) -> Option<Scoped> {
+        let target = self.targets.get(number)?;
+        let missing = self.missing(target).await;
+        let may_list = missing.as_ref().is_ok_and(Vec::is_empty);
+        let has_objects = if may_list { self.has_objects(target).await } else { None };
+        Some(Scoped { scope: target.scope(), missing, has_objects })
     }
 
     async fn missing(&self, target: &Target) -> Result<Vec<&'static str>, String> {
