@@ -12,7 +12,7 @@ use crate::harness::namespace::Namespace;
 use crate::harness::object::{LABELS, config_map};
 use crate::harness::sidecar::{Ended, Launch};
 use crate::harness::target::Target;
-use crate::harness::wait::run;
+use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::web::serve;
 use crate::harness::workspace::Workspace;
 
@@ -180,18 +180,21 @@ fn a_directory_that_is_kept_and_a_port_that_is_taken_are_no_failure() {
 fn a_target_is_looked_at_and_not_signalled() {
     run(async {
         let workspace = Workspace::new();
-        let launch = || without_a_cluster(&workspace).args(["--process-command", &Target::name(&workspace)]);
-        let ended = launch().run().await;
+        let launch = |signal| {
+            let launch = without_a_cluster(&workspace).args(["--signal", signal]);
+            launch.args(["--process-command", &Target::name(&workspace)])
+        };
+        let ended = launch("HUP").run().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(line(&ended, "fail", "target").contains("start it"), "{ended:?}");
 
         let target = Target::noting(&workspace, "echo bumped").await;
-        let ended = launch().run().await;
+        let ended = launch("HUP").run().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(line(&ended, "ok", "target").contains("of user 0 may be sent SIGHUP"), "{ended:?}");
         assert!(ended.stdout.contains("shareProcessNamespace: true") && ended.stdout.contains("runAsUser: 0\n"));
 
-        let ended = launch().args(["--signal", "SIGUSR1"]).run().await;
+        let ended = launch("USR1").run().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(line(&ended, "warn", "target").contains("no handler for SIGUSR1"), "{ended:?}");
 
@@ -199,11 +202,9 @@ fn a_target_is_looked_at_and_not_signalled() {
         assert!(
             Command::new("kill").args(["-HUP", &target.pid().to_string()]).status().is_ok_and(|kill| kill.success())
         );
-        crate::harness::wait::until(crate::harness::wait::PATIENCE, "our signal", async || {
-            match target.bumps().len() {
-                0 => Err("no signal".to_owned()),
-                _ => Ok(()),
-            }
+        until(PATIENCE, "our signal", async || match target.bumps().len() {
+            0 => Err("no signal".to_owned()),
+            _ => Ok(()),
         })
         .await;
         assert_eq!(target.bumps(), ["bumped"]);
@@ -217,7 +218,8 @@ fn a_target_of_another_user_is_a_failure_that_names_both() {
         let _target = Target::noting(&workspace, "echo bumped").await;
         let user = NOBODY.to_string();
         let become_nobody = format!("setpriv --reuid {user} --regid {user} --clear-groups");
-        let launch = without_a_cluster(&workspace).args(["--process-command", &Target::name(&workspace)]);
+        let launch = without_a_cluster(&workspace).args(["--signal", "HUP"]);
+        let launch = launch.args(["--process-command", &Target::name(&workspace)]);
         let prelude = format!(
             "chmod a+rx '{0}' '{0}/manifests'; mkdir -p '{1}'; chown {user} '{1}'; exec {become_nobody} \"$@\"",
             workspace.beside("").display(),

@@ -99,6 +99,6 @@ fn what_it_lacks_is_named_before_anything_is_done() {
         let workspace = Workspace::new();
         let ended = Launch::bare(&workspace).arg("k8s-sidecar").environment("LABEL", "a").run().await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        assert!(ended.stderr.contains("FOLDER"), "{ended:?}");
+        assert!(ended.stderr.contains("--dir is missing"), "{ended:?}");
     });
 }

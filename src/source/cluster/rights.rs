@@ -105,7 +105,8 @@ impl<'a> Inquiry<'a> {
         let one = Ask::Page { objects_max: Some(1), continue_token: None };
         let answer = self.session.get_metadata(&target.path(&one, 0)).await.ok()?;
         let list = read(answer).await.ok()?;
-        Some(!list.get("items")?.as_array()?.is_empty())
+        // A list of nothing comes as `null`.
+        Some(list.get("items")?.as_array().is_some_and(|items| !items.is_empty()))
     }
 
     async fn ask(&self, path: &str, question: &Value) -> Result<Value, String> {
