@@ -46,7 +46,7 @@ impl Place {
                 }
             }
         }
-        pending().await
+        pending::<()>().await;
     }
 }
 
