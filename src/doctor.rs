@@ -83,7 +83,8 @@ struct Doctor<'a, W> {
 impl<W: Write> Doctor<'_, W> {
     fn say(&mut self, verdict: Verdict, what: &str, text: impl fmt::Display) -> io::Result<()> {
         self.failed |= verdict == Verdict::Fail;
-        writeln!(self.out, "{verdict:<5} {what}: {text}")
+        writeln!(self.out, "{verdict:<5} {what}: {text}")?;
+        self.out.flush()
     }
 
     async fn source(&mut self) -> io::Result<()> {
@@ -109,16 +110,24 @@ impl<W: Write> Doctor<'_, W> {
             }
             Err(why) => self.say(Verdict::Warn, "API server", format_args!("{server} does not say who asks: {why}"))?,
         }
-        for (namespace, missing) in inquiry.events().await {
-            let place = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
-            self.rights("--events", "create and patch", &format_args!("events in {place}"), missing)?;
-        }
-        for Scoped { scope, missing, has_objects } in inquiry.scopes().await {
+        let mut asked = 0;
+        while let Some(Scoped { scope, missing, has_objects }) = inquiry.scope(asked).await {
+            asked += 1;
+            let is_known = missing.is_ok();
             self.rights("Role", "list and watch", &scope, missing)?;
+            // Each question may take as long as a dead server is waited for.
+            let others = self.facts.scopes.len() - asked;
+            if !is_known && others > 0 {
+                return self.say(Verdict::Warn, "Role", format_args!("not asked about {others} others"));
+            }
             if has_objects == Some(false) {
                 let text = format!("there are none yet of the {scope}; label or name them as --labels or --names say");
                 self.say(Verdict::Warn, "objects", text)?;
             }
+        }
+        for (namespace, missing) in inquiry.events().await {
+            let place = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
+            self.rights("--events", "create and patch", &format_args!("events in {place}"), missing)?;
         }
         Ok(())
     }

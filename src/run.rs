@@ -2,6 +2,7 @@
 
 pub mod confine;
 mod end;
+mod place;
 mod removals;
 mod resync;
 mod telling;
@@ -18,9 +19,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::end::End;
+use self::place::Place;
 use self::removals::Removals;
 use self::resync::Resync;
 use crate::bump::governor::Pace;
+use crate::bump::url::UrlConfig;
 use crate::bump::{self, Bumper, Changes};
 use crate::child::ChildError;
 use crate::config::{Config, InitialBump, Layout, Prune};
@@ -81,7 +84,7 @@ impl RunError {
 /// # Errors
 ///
 /// [`RunError`] when it cannot start, or the program cannot. Once it has, trouble is logged and outlasted.
-pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
+pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
     let mut end = End::new(config.bump.program.as_ref().map(|(program, _)| program))?;
     // The source first: options that name no source must leave the directory alone.
     let source = tokio::select! {
@@ -91,11 +94,13 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
     };
     let publish = &config.publish;
     let store = Store::open(&config.dir, config.modes, config.prune, publish.staged())?;
+    let mut place = Place::watch(&config.dir);
     confine::confine(&config, &source, &store);
     let spool = store.spool();
     let mut publisher = store.is_staged().then(|| Publisher::new(publish.check.clone(), publish.pace));
     if config.selection.kinds.contains(&Kind::Secret) {
         publisher.iter_mut().for_each(Publisher::keep_output);
+        config.bump.url.iter_mut().for_each(UrlConfig::keep_answers);
     }
     // What is never removed needs no brake.
     let removals = Removals::new(publish.brake.filter(|_| config.prune != Prune::Never), publish.pace);
@@ -125,8 +130,10 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
             biased;
             code = end.reached() => return code,
             () = std::future::ready(()), if !pipeline.store.is_in_place() => {
+                end.stop().await;
                 return Err(RunError::Displaced { dir: config.dir });
             }
+            () = place.stirred() => {}
             () = pipeline.resync.due() => pipeline.resync.ask(),
             () = pipeline.first_sync.due() => pipeline.first_sync.show(pipeline.tally.visible),
             () = changes.told() => pipeline.told(&changes),

@@ -31,6 +31,11 @@ impl Program {
         }
     }
 
+    /// Ends it: its stop signal, and SIGKILL when the grace is over.
+    pub async fn stop(&self) {
+        self.handle.stop().await;
+    }
+
     /// Its processes, of which each may have read the files of an earlier batch; none if the batch does not concern it.
     fn to_tell(&self, batch: &Batch) -> Result<Vec<i32>, BumpError> {
         let pids: Vec<i32> = self.handle.processes().into_iter().map(Pid::as_raw_pid).collect();

@@ -4,7 +4,7 @@
 //! certificates) is read anew each time, as it is rotated in place, and nothing of it is kept. No proxy is used.
 //!
 //! Neither a log line nor an error shows what is sent: no body, no header, no credential, no query. Where an answer
-//! repeats any of them, what an error shows of it ends there.
+//! repeats any of them, what an error shows of it ends there; where Secrets are followed, it shows nothing of it.
 
 mod options;
 #[cfg(test)]
@@ -167,7 +167,7 @@ impl Url {
         B: http_body::Body<Data = Bytes> + Unpin,
     {
         let status = answer.status();
-        let text = beginning(answer.into_body()).await;
+        let text = if self.config.shows_answers { beginning(answer.into_body()).await } else { String::new() };
         let text = printable(self.without_what_was_sent(&text, credentials), REFUSAL_CHARS_MAX);
         let quote = if text.trim().is_empty() { String::new() } else { format!(" ({})", text.trim_end()) };
         let remedy = match status {

@@ -16,7 +16,7 @@ const FOLDER_ANNOTATION: &str = "k8s-sidecar-target-directory";
 /// What has no effect, and why.
 const IDLE: [(&str, &str); 12] = [
     ("SLEEP_TIME", "changes are watched, and are there at once"),
-    ("ENABLE_5XX", "a key that ends in .url is a file like any other, and nothing is fetched"),
+    ("ENABLE_5XX", "nothing is fetched"),
     ("REQ_RETRY_TOTAL", "a call that fails is repeated until it succeeds, or a newer change takes its place"),
     ("REQ_RETRY_CONNECT", "a call that fails is repeated until it succeeds, or a newer change takes its place"),
     ("REQ_RETRY_READ", "a call that fails is repeated until it succeeds, or a newer change takes its place"),
@@ -220,6 +220,10 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         self.set("LOG_LEVEL", "log-level", level);
         let is_text = self.get("LOG_FORMAT")?.is_some_and(|format| format.eq_ignore_ascii_case("LOGFMT"));
         self.set("LOG_FORMAT", "log-format", if is_text { "text" } else { "json" });
+        // It has no variable, and there it is always so.
+        self.note(
+            "a key that ends in .url is a file like any other here: nothing is fetched from where it points".to_owned(),
+        );
         for (name, why) in IDLE {
             if self.get(name)?.is_some() {
                 self.note(format!("{name} has no effect here: {why}"));

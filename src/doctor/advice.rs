@@ -59,6 +59,7 @@ fn subject(facts: &Facts, namespace: Option<&str>) -> String {
             format!("  - apiGroup: rbac.authorization.k8s.io\n    kind: User\n    name: {}\n", json!(name))
         }
         Some(Account::ServiceAccount { namespace, name }) => {
+            let (name, namespace) = (json!(name), json!(namespace));
             format!("  - kind: ServiceAccount\n    name: {name}\n    namespace: {namespace}\n")
         }
         None => {

@@ -86,13 +86,16 @@ pub(super) fn confine(config: &Config, source: &Source, store: &Store) {
 }
 
 /// The folders that a file is in, by its name and where a link leads now, since it may be replaced there; of a folder, itself.
+/// A file in the root is only itself, lest all that there is could be read: one that takes its place cannot be.
 fn homes(path: &Path) -> Vec<PathBuf> {
     let home = |path: &Path| {
         if path.is_dir() {
             return Some(path.to_owned());
         }
         let parent = path.parent()?;
-        Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let is_root = parent.canonicalize().is_ok_and(|parent| parent == Path::new("/"));
+        Some(if is_root { path } else { parent }.to_owned())
     };
     [home(path), path.canonicalize().ok().and_then(|path| home(&path))].into_iter().flatten().collect()
 }

@@ -43,6 +43,18 @@ impl End {
         }
     }
 
+    /// Ends the program, if there is one, as a signal to configbump would, and waits until it has ended.
+    pub async fn stop(&mut self) {
+        if let Self::Program { program, outcome } = self {
+            program.stop().await;
+            match outcome.await {
+                Ok(Ok(code)) => tracing::info!(code, "the program has ended"),
+                Ok(Err(error)) => tracing::warn!("{error}"),
+                Err(error) => tracing::warn!("the command's supervisor has ended by itself: {error}"),
+            }
+        }
+    }
+
     /// Waits for the end: the exit code.
     pub async fn reached(&mut self) -> Result<u8, RunError> {
         match self {

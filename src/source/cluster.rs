@@ -17,14 +17,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::client::Body;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use self::announce::Teller;
 use self::body::{BodyError, Documents};
 pub use self::follow::REASONS;
-use self::follow::{Ask, Failure, Follow, STABLE, Trouble};
+use self::follow::{Ask, Failure, Follow, PAGE_OBJECTS, STABLE, Trouble};
 use self::report::Report;
 pub use self::rights::{Account, Inquiry, Scoped};
 pub use self::session::SessionError;
@@ -72,6 +73,8 @@ struct Closed;
 enum Turn {
     /// There is more to ask at once.
     Next,
+    /// There is more to ask, although this was less than a page can have.
+    Thin,
     /// The server ended a watch.
     Ended,
 }
@@ -104,7 +107,8 @@ impl From<SendError> for Stop {
 impl From<BodyError> for Stop {
     fn from(error: BodyError) -> Self {
         let trouble = match &error {
-            BodyError::Silent(_) => Trouble::Silence,
+            BodyError::Silent(_) | BodyError::Slow(_) => Trouble::Silence,
+            BodyError::Dead(_) => Trouble::Unreachable,
             BodyError::Broken(_) => Trouble::Connection,
             BodyError::Wire(_) => Trouble::Answer,
         };
@@ -199,6 +203,7 @@ impl Cluster {
                 wanted: Arc::new(wanted),
                 session: self.session.clone(),
                 follow: Follow::new(),
+                list_began: Instant::now(),
             };
             tokio::spawn(follower.run(events.clone(), Arc::clone(resync)));
         }
@@ -280,6 +285,8 @@ struct Follower {
     wanted: Arc<Wanted>,
     session: Session,
     follow: Follow,
+    /// When the present list, or the last one, began; its pages share its time.
+    list_began: Instant,
     report: Report,
     signs: Signs,
 }
@@ -294,6 +301,7 @@ impl Follower {
             let (lasted, jitter) = (began.elapsed(), fastrand::f64());
             let wait = match turn {
                 Ok(Turn::Next) => Duration::ZERO,
+                Ok(Turn::Thin) => self.follow.thin(jitter),
                 Ok(Turn::Ended) => self.follow.ended(lasted, Duration::from_secs(watch_s), jitter),
                 Err(Stop::Failed(failure)) => {
                     let wait = self.follow.failed(&failure, lasted, jitter);
@@ -318,12 +326,14 @@ impl Follower {
             () = events.closed() => return Err(Stop::Closed),
         };
         if self.follow.opened() {
+            self.list_began = Instant::now();
             self.send(events, What::ListStarted).await?;
         }
+        let list_by = self.list_began + LIST_TIME_MAX;
         match ask {
             Ask::Page { .. } => {
                 let page = self.page(Documents::new(body, LIST_SILENCE_MAX, self.signs.clone()), events);
-                tokio::time::timeout(LIST_TIME_MAX, page).await.unwrap_or_else(|_| Err(too_slow()))
+                timeout_at(list_by, page).await.unwrap_or_else(|_| Err(too_slow()))
             }
             Ask::StreamedList | Ask::Watch { .. } => self.watch(body, events, resync).await,
         }
@@ -335,14 +345,14 @@ impl Follower {
         if head.status.is_success() {
             return Ok(body);
         }
-        // Words about a failure are no progress.
-        let said = Documents::new(body, LIST_SILENCE_MAX, Signs::default()).beginning(STATUS_BYTES_MAX).await?;
+        // Words about a failure are no progress, and the status line says enough without them.
+        let said = Documents::new(body, LIST_SILENCE_MAX, Signs::default()).beginning(STATUS_BYTES_MAX).await;
+        let said = said.unwrap_or_default();
         let mut status = wire::read_status(&said, &self.wanted);
         // The status line is what proxies and load balancers in between set, too.
         status.code = head.status.as_u16();
-        let retry_after =
-            head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        status.retry_after_s = status.retry_after_s.or(retry_after);
+        let retry_after = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        status.retry_after_s = status.retry_after_s.or(retry_after.and_then(|text| seconds(text, Timestamp::now())));
         Err(Stop::Failed(Failure::Status { status, in_stream: false }))
     }
 
@@ -352,15 +362,19 @@ impl Follower {
         let reading =
             documents.whole(move |from| wire::read_page(from, &wanted, |found| objects.blocking_send(found).is_ok()));
         let passing_on = async {
+            let mut count: u32 = 0;
             while let Some(found) = found.recv().await {
                 self.send(events, applied(found)).await?;
+                count += 1;
             }
-            Ok::<_, Stop>(())
+            Ok::<_, Stop>(count)
         };
-        let (end, ()) = tokio::try_join!(async { reading.await.map_err(Stop::from) }, passing_on)?;
+        let (end, count) = tokio::try_join!(async { reading.await.map_err(Stop::from) }, passing_on)?;
         let PageEnd { version, continue_token } = end;
         if self.follow.page(version, continue_token) {
             self.list_done(events).await?;
+        } else if count < PAGE_OBJECTS {
+            return Ok(Turn::Thin);
         }
         Ok(Turn::Next)
     }
@@ -433,6 +447,13 @@ impl Follower {
     async fn send(&self, events: &mpsc::Sender<Event>, what: What) -> Result<(), Closed> {
         events.send(Event { scope: self.scope, what }).await.map_err(|_| Closed)
     }
+}
+
+/// What Retry-After says, in seconds from now: a number, or a date (RFC 9110, 10.2.3).
+fn seconds(retry_after: &str, now: Timestamp) -> Option<u64> {
+    let date = || jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(retry_after).ok();
+    let until = || u64::try_from(date()?.as_second() - now.as_second()).ok();
+    retry_after.parse().ok().or_else(until)
 }
 
 fn too_slow() -> Stop {

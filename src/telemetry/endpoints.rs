@@ -22,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::answer::Answer;
@@ -128,6 +128,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future
                     oldest.abort();
                 }
                 oldest_first.push_back(connections.spawn(converse(stream, Arc::clone(&shared))));
+                // However many come at once, each has its turn before others may take its place: a request that is there
+                // already is answered.
+                yield_now().await;
             }
             Err(error) => {
                 tracing::debug!("a connection to the endpoints could not be taken: {error}");

@@ -131,7 +131,8 @@ impl<'a> Account<'a> {
         format!("system:serviceaccount:{}:{}", self.home.name, self.name)
     }
 
-    async fn wait_until(&self, allowed: bool, namespace: Option<&str>, rule: &PolicyRule) {
+    /// Waits until the server knows whether the account may do this.
+    pub async fn wait_until(&self, allowed: bool, namespace: Option<&str>, rule: &PolicyRule) {
         let reviews = Api::<SubjectAccessReview>::all(self.home.client());
         let name = rule.resource_names.iter().flatten().next();
         let groups = ["system:serviceaccounts", "system:authenticated"].map(str::to_owned);

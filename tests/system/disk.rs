@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::harness::namespace::Namespace;
@@ -137,6 +138,30 @@ fn without_permission_the_old_files_stay_and_it_goes_on_by_itself_when_it_has_it
 }
 
 #[test]
+fn when_dir_is_renamed_or_a_link_to_it_is_turned_it_says_so_and_ends() {
+    run(async {
+        for linked in [false, true] {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            if linked {
+                fs::create_dir(workspace.beside("real")).expect("a folder");
+                symlink("real", workspace.dir()).expect("a link");
+            }
+            let sidecar = Launch::within(&namespace, &workspace).start();
+            sidecar.in_sync().await;
+            if linked {
+                fs::create_dir(workspace.beside("other")).expect("a folder");
+                symlink("other", workspace.beside("link")).expect("a link");
+                fs::rename(workspace.beside("link"), workspace.dir()).expect("a link");
+            } else {
+                fs::rename(workspace.dir(), workspace.beside("other")).expect("a folder");
+            }
+            let ended = sidecar.ended(PATIENCE).await;
+            assert!(ended.code == Some(1) && ended.stderr.contains("was removed or replaced"), "{ended:?}");
+        }
+    });
+}
+
+#[test]
 fn when_dir_or_the_folder_of_the_state_is_taken_away_it_says_so_and_ends_and_the_next_start_makes_it_anew() {
     run(async {
         for (way, lost) in WAYS.iter().flat_map(|way| ["", ".configbump"].map(|lost| (way, lost))) {
@@ -145,14 +170,15 @@ fn when_dir_or_the_folder_of_the_state_is_taken_away_it_says_so_and_ends_and_the
             let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
             let sidecar = launch.start();
             sidecar.in_sync().await;
+            // Nothing else happens that could make it look.
             fs::remove_dir_all(workspace.path(lost)).expect("a folder");
             fs::create_dir(workspace.path(lost)).expect("a folder");
-            namespace.replace(&config_map("routes", [("a", "2")])).await;
             let ended = sidecar.ended(PATIENCE).await;
             assert_eq!(ended.code, Some(1), "{ended:?}");
             let last = ended.stderr.lines().last().unwrap_or_default();
             assert!(last.contains("was removed or replaced"), "{ended:?}");
 
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
             let sidecar = launch.start();
             let read = || fs::read_to_string(workspace.path("a")).unwrap_or_default();
             sidecar.until("the new file", || if read() == "2" { Ok(()) } else { Err(read()) }).await;

@@ -77,6 +77,26 @@ fn with_on_change_restart_the_command_is_started_anew_for_each_change() {
 }
 
 #[test]
+fn when_dir_is_taken_away_the_command_is_ended_properly_and_does_not_outlive_configbump() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let seen = workspace.beside("seen");
+        let script = format!(
+            "trap 'echo asked >> {0}; exit 0' TERM; echo $$ > {0}.pid; echo started >> {0}; while :; do sleep 0.05; done",
+            seen.display()
+        );
+        let sidecar = Launch::within(&namespace, &workspace).args(["--", "sh", "-c", &script]).start();
+        lines(&workspace, "seen", &["started"]).await;
+        fs::remove_dir_all(workspace.dir()).expect("a folder");
+        let ended = sidecar.ended(PATIENCE).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        lines(&workspace, "seen", &["started", "asked"]).await;
+        let pid = fs::read_to_string(workspace.beside("seen.pid")).expect("its number");
+        assert!(!fs::exists(format!("/proc/{}", pid.trim())).expect("/proc"), "it has ended by then");
+    });
+}
+
+#[test]
 fn as_process_1_it_reaps_orphans_passes_signals_on_and_ends_with_the_commands_code() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());

@@ -79,6 +79,8 @@ pub struct UrlConfig {
     pub(super) timeout: Duration,
     user_file: Option<PathBuf>,
     password_file: Option<PathBuf>,
+    /// Whether an error may show what the program answers.
+    pub(super) shows_answers: bool,
     pub(super) tls_verify: bool,
     /// The authorities to trust, in PEM; unset: those that the system trusts.
     pub(super) ca_file: Option<PathBuf>,
@@ -92,6 +94,11 @@ impl fmt::Debug for UrlConfig {
 }
 
 impl UrlConfig {
+    /// From here on no error shows what the program answers, which may repeat what it has read.
+    pub fn keep_answers(&mut self) {
+        self.shows_answers = false;
+    }
+
     /// The files that a call reads.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.user_file, &self.password_file, &self.ca_file].into_iter().flatten().map(PathBuf::as_path)
@@ -134,6 +141,7 @@ impl UrlConfig {
             timeout: options.timeout,
             user_file: options.user_file,
             password_file: options.password_file,
+            shows_answers: true,
             tls_verify: options.tls_verify,
             ca_file: options.ca_file,
         })

@@ -103,4 +103,5 @@ fn a_file_is_read_where_its_name_and_where_its_link_leads() {
     assert_eq!(homes(&rooms.at("readable")), [rooms.at("readable"), canonical("readable")]);
     assert_eq!(homes(&rooms.at("readable/missing")), [rooms.at("readable")]);
     assert_eq!(homes(Path::new("relative")), [PathBuf::from(".")]);
+    assert_eq!(homes(Path::new("/kubeconfig")), [PathBuf::from("/kubeconfig")], "and not all that there is");
 }

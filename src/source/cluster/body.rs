@@ -11,7 +11,9 @@ use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
+use super::session::is_of_time;
 use super::wire::WireError;
 use crate::telemetry::Signs;
 
@@ -21,13 +23,21 @@ const SHORT_BYTES_MAX: usize = 64 * 1024;
 /// How many chunks may wait for the parser's thread.
 const CHUNKS_WAITING_MAX: usize = 2;
 
+/// How long a line may take from its first byte to its last, however busily it drips.
+const LINE_TIME_MAX: Duration = Duration::from_secs(150);
+
 /// Why a response ended early.
 #[derive(Debug, Error)]
 pub(super) enum BodyError {
     #[error("the server has said nothing for {} s", .0.as_secs())]
     Silent(Duration),
+    #[error("the server has not completed an answer within {} s", .0.as_secs())]
+    Slow(Duration),
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// The kernel gave it up: nothing came back within the time for it.
+    #[error("the connection is dead: {0}")]
+    Dead(String),
     #[error(transparent)]
     Wire(#[from] WireError),
 }
@@ -38,12 +48,14 @@ pub(super) struct Documents<B> {
     silence_max: Duration,
     signs: Signs,
     buffer: BytesMut,
+    /// When what is being read has to be complete, if it has to be.
+    complete_by: Option<(Instant, Duration)>,
 }
 
-impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documents<B> {
+impl<B: http_body::Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin> Documents<B> {
     /// Every byte that comes is progress for the `signs`.
     pub fn new(body: B, silence_max: Duration, signs: Signs) -> Self {
-        Self { body, silence_max, signs, buffer: BytesMut::new() }
+        Self { body, silence_max, signs, buffer: BytesMut::new(), complete_by: None }
     }
 
     /// Changes the limit for the waits that follow.
@@ -58,6 +70,7 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
         parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
     ) -> Result<Option<T>, BodyError> {
         let mut searched = 0;
+        self.complete_by = None;
         loop {
             if let Some(length) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(searched + length);
@@ -67,6 +80,9 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
             searched = self.buffer.len();
             if searched > SHORT_BYTES_MAX {
                 return self.stream(Until::Newline, parse).await.map(Some);
+            }
+            if !self.buffer.is_empty() && self.complete_by.is_none() {
+                self.be_complete_within(LINE_TIME_MAX);
             }
             match self.chunk().await? {
                 // Does not keep what a longer line once needed.
@@ -86,8 +102,9 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
         self.stream(Until::End, parse).await
     }
 
-    /// The whole response, or its first bytes if it has more than `bytes_max`.
+    /// The whole response, or its first bytes if it has more than `bytes_max`. It may take no longer than it may be silent.
     pub async fn beginning(mut self, bytes_max: usize) -> Result<BytesMut, BodyError> {
+        self.be_complete_within(self.silence_max);
         while self.buffer.len() < bytes_max
             && let Some(chunk) = self.chunk().await?
         {
@@ -129,11 +146,20 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error> + Unpin> Documen
         if complete { Ok(parsed) } else { Err(BodyError::Broken("there is more in it than there should be".into())) }
     }
 
+    fn be_complete_within(&mut self, time_max: Duration) {
+        self.complete_by = Some((Instant::now() + time_max, time_max));
+    }
+
     async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let frame = tokio::time::timeout(self.silence_max, self.body.frame());
-            match frame.await.map_err(|_| BodyError::Silent(self.silence_max))? {
+            let silent = (Instant::now() + self.silence_max, BodyError::Silent(self.silence_max));
+            let (end, why) = match self.complete_by {
+                Some((end, time_max)) if end < silent.0 => (end, BodyError::Slow(time_max)),
+                _ => silent,
+            };
+            match timeout_at(end, self.body.frame()).await.map_err(|_| why)? {
                 None => return Ok(None),
+                Some(Err(error)) if is_of_time(&error) => return Err(BodyError::Dead(super::causes(&error))),
                 Some(Err(error)) => return Err(BodyError::Broken(super::causes(&error))),
                 Some(Ok(frame)) => {
                     if let Ok(chunk) = frame.into_data() {
@@ -188,6 +214,59 @@ mod tests {
     struct Response {
         chunks: VecDeque<Bytes>,
         silent: bool,
+    }
+
+    /// A response that never ends, a byte after the other.
+    struct Drip(Pin<Box<tokio::time::Sleep>>);
+
+    impl Drip {
+        const PAUSE: Duration = Duration::from_secs(29);
+
+        fn documents(silence_max: Duration) -> Documents<Self> {
+            Documents::new(Self(Box::pin(tokio::time::sleep(Self::PAUSE))), silence_max, Signs::default())
+        }
+    }
+
+    impl http_body::Body for Drip {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            std::task::ready!(self.0.as_mut().poll(cx));
+            self.0.set(tokio::time::sleep(Self::PAUSE));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    /// A response that breaks.
+    struct Failing(io::ErrorKind);
+
+    impl http_body::Body for Failing {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            Poll::Ready(Some(Err(self.0.into())))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_drips_is_given_up_although_it_is_never_silent() {
+        let began = Instant::now();
+        let read = Drip::documents(Duration::from_secs(30)).beginning(1000).await;
+        assert!(matches!(read, Err(BodyError::Slow(_))) && began.elapsed().as_secs() == 30, "{read:?}");
+        let began = Instant::now();
+        let read = Drip::documents(LINE_TIME_MAX).line(all).await;
+        let expected = (Drip::PAUSE + LINE_TIME_MAX).as_secs();
+        assert!(matches!(read, Err(BodyError::Slow(_))) && began.elapsed().as_secs() == expected, "{read:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_kernel_gave_up_is_told_from_one_that_somebody_ended() {
+        for (kind, is_dead) in [(io::ErrorKind::TimedOut, true), (io::ErrorKind::ConnectionReset, false)] {
+            let read = Documents::new(Failing(kind), SILENCE_MAX, Signs::default()).line(all).await;
+            assert_eq!(matches!(read, Err(BodyError::Dead(_))), is_dead, "{read:?}");
+        }
     }
 
     impl http_body::Body for Response {

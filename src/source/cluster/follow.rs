@@ -11,6 +11,9 @@ use super::wire::Status;
 /// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// The longest wait that a server may ask for: livez gives a silence of 240 s, of which the next tries need their part.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+
 /// The wait after the first failure; it doubles with each one that follows.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 
@@ -218,6 +221,12 @@ impl Follow {
         completes
     }
 
+    /// A page had less than it could, and yet there is to be another. A server fills its pages as far as there are objects;
+    /// one that does not must not be asked without end, as fast as it answers.
+    pub fn thin(&mut self, jitter: f64) -> Duration {
+        self.back_off(jitter)
+    }
+
     /// Asks for a whole list next.
     pub fn relist(&mut self) {
         self.ask = if self.streams {
@@ -255,7 +264,7 @@ impl Follow {
             Failure::Status { status, .. } => status.retry_after_s.map(Duration::from_secs).unwrap_or_default(),
             Failure::Trouble { .. } => Duration::ZERO,
         };
-        self.back_off(jitter).max(asked_for.min(BACKOFF_MAX))
+        self.back_off(jitter).max(asked_for.min(RETRY_AFTER_MAX))
     }
 
     /// Whether what was asked for cannot go on from where it is.
@@ -463,6 +472,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_sends_thin_pages_without_end_is_asked_less_and_less() {
+        let mut follow = Follow::new();
+        follow.failed(&status(422), SHORT, 0.0);
+        let waits = [(); 3].map(|()| {
+            follow.page("7".into(), "more".into());
+            follow.thin(1.0).as_secs()
+        });
+        assert_eq!(waits, [1, 2, 4]);
+        assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), Some("more")), "and yet the list goes on");
+    }
+
+    #[test]
     fn pages_that_fail_on_the_way_begin_anew() {
         let mut follow = Follow::new();
         follow.failed(&status(422), SHORT, 0.0);
@@ -511,6 +532,6 @@ mod tests {
             let status = Status { code: 429, retry_after_s: Some(retry_after_s), ..Status::default() };
             watching().failed(&Failure::Status { status, in_stream: false }, SHORT, 1.0).as_secs()
         };
-        assert_eq!([after(0), after(7), after(u64::MAX)], [1, 7, 30]);
+        assert_eq!([after(0), after(7), after(90), after(u64::MAX)], [1, 7, 90, 120]);
     }
 }

@@ -69,16 +69,13 @@ impl<'a> Inquiry<'a> {
         })
     }
 
-    /// What may be done in each scope that is to be followed.
-    pub async fn scopes(&self) -> Vec<Scoped> {
-        let mut scopes = Vec::new();
-        for target in self.targets {
-            let missing = self.missing(target).await;
-            let may_list = missing.as_ref().is_ok_and(Vec::is_empty);
-            let has_objects = if may_list { self.has_objects(target).await } else { None };
-            scopes.push(Scoped { scope: target.scope(), missing, has_objects });
-        }
-        scopes
+    /// What may be done in the scope of this number, of those that are to be followed; nothing if there are no more.
+    pub async fn scope(&self, number: usize) -> Option<Scoped> {
+        let target = self.targets.get(number)?;
+        let missing = self.missing(target).await;
+        let may_list = missing.as_ref().is_ok_and(Vec::is_empty);
+        let has_objects = if may_list { self.has_objects(target).await } else { None };
+        Some(Scoped { scope: target.scope(), missing, has_objects })
     }
 
     /// Whether Events may be written, if they are to be, in each namespace; `None` stands for all.
@@ -131,7 +128,8 @@ impl<'a> Inquiry<'a> {
         let one = Ask::Page { objects_max: Some(1), continue_token: None };
         let answer = self.session.get_metadata(&target.path(&one, 0)).await.ok()?;
         let list = read(answer).await.ok()?;
-        Some(!list.get("items")?.as_array()?.is_empty())
+        // A list of nothing comes as `null`.
+        Some(list.get("items")?.as_array().is_some_and(|items| !items.is_empty()))
     }
 
     async fn ask(&self, path: &str, question: &Value) -> Result<Value, String> {

@@ -198,7 +198,7 @@ impl Session {
                 let why = format!("{server}: {}", super::causes(error));
                 Err(if has_cause(error, is_about_the_certificate) {
                     SendError::Certificate(why)
-                } else if has_cause(error, is_of_time) {
+                } else if is_of_time(error) {
                     SendError::Unreachable(why)
                 } else {
                     SendError::Transport(why)
@@ -274,8 +274,9 @@ fn is_about_the_certificate(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Whether it was given up for want of an answer, by us or by the kernel.
-fn is_of_time(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+pub(super) fn is_of_time(error: &(dyn Error + 'static)) -> bool {
+    let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+    has_cause(error, |error| error.downcast_ref().is_some_and(timed_out))
 }
 
 async fn make(origin: &Origin) -> Result<(Client, Config), SessionError> {

@@ -232,3 +232,17 @@ fn while_a_server_refuses_or_complains_it_is_alive_for_as_long_as_that_lasts() {
         }
     });
 }
+
+#[test]
+fn retry_after_is_a_number_of_seconds_or_a_date() {
+    let now = Timestamp::from_second(1_000_000_000).expect("a moment");
+    for (text, expected) in [
+        ("7", Some(7)),
+        ("Sun, 09 Sep 2001 01:47:40 GMT", Some(60)),
+        ("Sun, 09 Sep 2001 01:46:00 GMT", None),
+        ("soon", None),
+        ("-1", None),
+    ] {
+        assert_eq!(seconds(text, now), expected, "{text}");
+    }
+}

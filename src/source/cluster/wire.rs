@@ -16,6 +16,8 @@ use thiserror::Error;
 use crate::content::Content;
 use crate::content::Spool;
 use crate::object::{Entry, Kind, Object, ObjectKey};
+use crate::printable::quoted;
+use crate::source::selector::{is_dns_label, is_dns_subdomain};
 
 /// The longest text that is read whole, in bytes: an annotation may have 256 KiB, all others are far shorter.
 const TEXT_BYTES_MAX: u64 = 256 * 1024;
@@ -88,7 +90,7 @@ impl From<io::Error> for WireError {
     }
 }
 
-/// Reads one event of a watch.
+/// Reads one event of a watch, and the white space that follows it: the end of its line may come late.
 pub(super) fn read_event(from: &mut dyn Read, wanted: &Wanted) -> Result<WatchEvent, WireError> {
     let mut reader = Reader::new(from, wanted);
     let mut event_type = String::new();
@@ -102,9 +104,14 @@ pub(super) fn read_event(from: &mut dyn Read, wanted: &Wanted) -> Result<WatchEv
         }
     }
     reader.json.end_object()?;
+    reader.json.consume_trailing_whitespace()?;
     match event_type.as_str() {
         "ADDED" | "MODIFIED" => fields.found(wanted.kind).map(WatchEvent::Applied),
         "DELETED" => Ok(WatchEvent::Deleted { version: fields.version.clone(), key: fields.key(wanted.kind)? }),
+        // A watch from no version would begin anywhere.
+        "BOOKMARK" if fields.version.is_empty() => {
+            Err(WireError("the server sent a bookmark without a version".into()))
+        }
         "BOOKMARK" => {
             Ok(WatchEvent::Bookmark { version: fields.version, initial_events_end: fields.initial_events_end })
         }
@@ -181,6 +188,13 @@ impl Fields {
     fn key(self, kind: Kind) -> Result<Arc<ObjectKey>, WireError> {
         if self.name.is_empty() {
             return Err(WireError("the server sent an object without a name".into()));
+        }
+        // They stand in lines of the log.
+        if !is_dns_subdomain(&self.name) || !(self.namespace.is_empty() || is_dns_label(&self.namespace)) {
+            let (namespace, name) = (quoted(&self.namespace), quoted(&self.name));
+            return Err(WireError(format!(
+                "the server sent an object that cannot be: {name} in namespace {namespace}"
+            )));
         }
         Ok(Arc::new(ObjectKey { kind, namespace: self.namespace, name: self.name }))
     }

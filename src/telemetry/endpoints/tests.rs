@@ -241,3 +241,17 @@ async fn a_port_in_use_is_waited_for() {
     let listener = timeout(Duration::from_secs(31), waiting).await.expect("the port is free");
     assert_eq!(listener.local_addr().expect("a bound socket"), address);
 }
+
+/// As many as come at once are there before the server has looked at any of them.
+#[tokio::test]
+async fn a_request_that_is_there_is_answered_however_many_connections_come_with_it() {
+    let server = Server::start(Picture::default()).await;
+    let connect = || std::net::TcpStream::connect(server.address).expect("the server listens");
+    let mut probe = connect();
+    std::io::Write::write_all(&mut probe, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").expect("an open connection");
+    let _flood: Vec<_> = (0..3 * CONNECTIONS_MAX).map(|_| connect()).collect();
+    probe.set_nonblocking(true).expect("an open connection");
+    let mut answer = Vec::new();
+    let read = TcpStream::from_std(probe).expect("an open connection").read_to_end(&mut answer).await;
+    assert!(read.is_ok() && answer.starts_with(b"HTTP/1.1 200 "), "{read:?}");
+}

@@ -193,3 +193,20 @@ async fn an_error_never_shows_what_was_sent() -> Outcome {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn where_secrets_are_followed_an_error_shows_nothing_of_an_answer() -> Outcome {
+    for shows in [true, false] {
+        let server = Server::start(&answer("400 Bad Request", "bad line: key=hunter2"), None)?;
+        let mut config = UrlConfig::new(UrlOptions::new(&server.url("/")))?;
+        if !shows {
+            config.keep_answers();
+        }
+        let error = Url::new(config).call().await.err().map(|trouble| match trouble {
+            Trouble::Call(why) | Trouble::Files(why) => why,
+        });
+        let error = error.ok_or("it was refused")?;
+        assert!(error.contains("400") && error.contains("hunter2") == shows, "{error}");
+    }
+    Ok(())
+}

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 
 use crate::child::start_awaited;
@@ -20,6 +21,9 @@ use super::super::report::printable;
 
 /// How long a plugin may take; some ask a server far away. It is killed then.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a plugin may print on each of its streams, in bytes: a certificate with its chain and its key has a few thousand.
+const OUTPUT_BYTES_MAX: u64 = 256 * 1024;
 
 /// What a plugin prints, as far as it matters.
 #[derive(Deserialize)]
@@ -61,13 +65,31 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
     }
     let mut command = command(exec);
     let cannot_start = |error| format!("cannot be started: {error}");
-    let (plugin, _awaited) = start_awaited(|| command.spawn(), Child::id).map_err(cannot_start)?;
-    let output = match tokio::time::timeout(limit, plugin.wait_with_output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("cannot be waited for: {error}")),
-        Err(_) => return Err(format!("did not end within {} s", limit.as_secs())),
-    };
-    read(&output)
+    let (mut plugin, _awaited) = start_awaited(|| command.spawn(), Child::id).map_err(cannot_start)?;
+    match tokio::time::timeout(limit, output(&mut plugin)).await {
+        Ok(output) => read(&output?),
+        Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
+    }
+}
+
+/// All that it prints until it ends. One that prints without end is killed when it is dropped.
+async fn output(plugin: &mut Child) -> Result<Output, String> {
+    let (stdout, stderr) = (plugin.stdout.take(), plugin.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(all(stdout), all(stderr))?;
+    let status = plugin.wait().await.map_err(|error| format!("cannot be waited for: {error}"))?;
+    Ok(Output { status, stdout, stderr })
+}
+
+async fn all(stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, String> {
+    let mut printed = Vec::new();
+    if let Some(stream) = stream {
+        let read = stream.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut printed).await;
+        read.map_err(|error| format!("cannot be read: {error}"))?;
+    }
+    if printed.len() as u64 > OUTPUT_BYTES_MAX {
+        return Err(format!("printed more than {OUTPUT_BYTES_MAX} bytes"));
+    }
+    Ok(printed)
 }
 
 fn command(exec: &ExecConfig) -> Command {
@@ -160,6 +182,14 @@ mod tests {
         assert!(outcome(&missing).await.is_err_and(|error| error.contains("cannot be started")));
         let asking = ExecConfig { interactive_mode: Some(ExecInteractiveMode::Always), ..shell("") };
         assert!(outcome(&asking).await.is_err_and(|error| error.contains("terminal")));
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_prints_without_end_is_given_up_at_once() {
+        for stream in ["1", "2"] {
+            let error = outcome(&shell(&format!("exec cat /dev/zero >&{stream}"))).await.err();
+            assert_eq!(error.as_deref(), Some("printed more than 262144 bytes"));
+        }
     }
 
     #[tokio::test]

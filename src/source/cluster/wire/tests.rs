@@ -202,3 +202,36 @@ fn fuzz_answers_with_faults_are_read_or_refused_and_leave_no_file_behind() {
     });
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
 }
+
+#[test]
+fn an_event_is_read_to_the_end_of_its_line_and_nothing_else_may_stand_there() {
+    let (_folder, wanted) = wanted(Kind::ConfigMap);
+    let text = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"10"}}}"#;
+    let line = format!("{text} \r");
+    let mut drip = Drip(line.as_bytes());
+    assert!(read_event(&mut drip, &wanted).is_ok());
+    assert_eq!(drip.0, b"", "who waits for the newline must not take it that nobody reads any more");
+    assert!(event(Kind::ConfigMap, &format!("{text}{text}")).is_err());
+}
+
+#[test]
+fn an_object_whose_name_cannot_be_is_an_error_of_one_line() {
+    for (namespace, name) in
+        [("s", "a\\nINFO all is well"), ("s\\n", "a"), ("s.t", "a"), ("s", "A"), ("s", "../a"), ("s", "a/b")]
+    {
+        for kind in ["ADDED", "DELETED"] {
+            let metadata = format!(r#""metadata":{{"name":"{name}","namespace":"{namespace}","resourceVersion":"1"}}"#);
+            let read = event(Kind::ConfigMap, &format!(r#"{{"type":"{kind}","object":{{{metadata}}}}}"#));
+            let error = read.expect_err(name).to_string();
+            assert!(error.contains("cannot be") && !error.contains(char::is_control), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_bookmark_without_a_version_is_no_place_to_go_on_from() {
+    for metadata in ["{}", r#"{"resourceVersion":"","annotations":{"k8s.io/initial-events-end":"true"}}"#] {
+        let read = event(Kind::ConfigMap, &format!(r#"{{"type":"BOOKMARK","object":{{"metadata":{metadata}}}}}"#));
+        assert!(read.is_err_and(|error| error.to_string().contains("version")), "{metadata}");
+    }
+}
