@@ -3,19 +3,20 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use landlock::{
     ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
 };
+use rustix::process::Signal;
 
 use crate::harness::access::{Access, Context, kubeconfig};
 use crate::harness::cluster::ApiServer;
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
 use crate::harness::processes::Processes;
-use crate::harness::sidecar::Launch;
+use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::target::Target;
 use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::workspace::Workspace;
@@ -154,29 +155,56 @@ fn a_token_elsewhere_is_not_read_unless_the_sandbox_is_off() {
     });
 }
 
+/// A command that says whether it may gain privileges, where only those who are not confined can write.
+fn confession(outside: &Path) -> String {
+    format!("sh -c {}", shell_words::quote(&format!("grep NoNewPrivs /proc/self/status > '{}'", outside.display())))
+}
+
+/// Waits until the command has said that it is as free as the test.
+async fn is_free(sidecar: &Sidecar<'_>, outside: &Path) {
+    let written = || match fs::read_to_string(outside) {
+        Ok(text) if text.split_whitespace().eq(["NoNewPrivs:", "0"]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    sidecar.until("what the command writes outside DIR", written).await;
+}
+
 #[test]
-fn what_it_starts_is_not_confined() {
+fn what_it_starts_is_not_confined_while_it_is() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&config_map("routes", [("a", "1")])).await;
         let outside = workspace.beside("outside");
-        let script = format!("grep NoNewPrivs /proc/self/status > '{}'", outside.display());
-        let command = format!("sh -c {}", shell_words::quote(&script));
-        let written = |line: &str| match fs::read_to_string(&outside) {
-            Ok(text) if text.split_whitespace().eq(line.split(' ')) => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
-        for options in [["--exec", &command], ["--check", &command]] {
-            let sidecar = Launch::within(&namespace, &workspace).args(options).start();
-            sidecar.until("what the command writes", || written("NoNewPrivs: 0")).await;
-            assert_eq!(sidecar.status_of("NoNewPrivs"), "0");
-            sidecar.kill();
+        let command = confession(&outside);
+        let program = format!("{command}; exec sleep 1000");
+        for options in [&["--exec", &command][..], &["--check", &command], &["--", "sh", "-c", &program]] {
+            let sidecar = Launch::within(&namespace, &workspace)
+                .args(options)
+                .environment("CONFIG_BUMP_LOG_LEVEL", "debug")
+                .start();
+            is_free(&sidecar, &outside).await;
+            sidecar.says("confined by Landlock to writing").await;
+            sidecar.holds([("a", "1")]).await;
+            assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+            sidecar.signal(Signal::TERM);
+            sidecar.ended(PATIENCE).await;
             fs::remove_file(&outside).expect("the file");
             fs::remove_dir_all(workspace.dir()).expect("DIR");
         }
-        let sidecar = Launch::within(&namespace, &workspace).start();
-        sidecar.holds([("a", "1")]).await;
-        assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+    });
+}
+
+#[test]
+fn with_a_command_a_token_elsewhere_is_not_read_either() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let mounted = Mounted::new(&workspace);
+        let sidecar = mounted.launch(&namespace).args(["--exec", "true"]).start();
+        sidecar.says("401").await;
+        mounted.turn_to(&workspace.beside("elsewhere").display().to_string(), &mounted.access.token);
+        sidecar.soon_says("Permission denied").await;
+        assert_eq!(workspace.files().paths(), [""; 0]);
     });
 }
 

@@ -61,7 +61,7 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
     }
     let mut command = command(exec);
     let cannot_start = |error| format!("cannot be started: {error}");
-    let (plugin, _awaited) = start_awaited(|| command.spawn(), Child::id).map_err(cannot_start)?;
+    let (plugin, _awaited) = start_awaited(move || command.spawn(), Child::id).map_err(cannot_start)?;
     let output = match tokio::time::timeout(limit, plugin.wait_with_output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(format!("cannot be waited for: {error}")),
