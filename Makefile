@@ -26,8 +26,8 @@ test: lint
 		{ echo "make test: the tests need unshare, nsenter and setpriv: install util-linux" >&2; exit 1; }
 	@[ "$$(id -u)" = 0 ] || \
 		{ echo "make test: the tests are about PID namespaces and several users: run it as root" >&2; exit 1; }
-	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus mandoc zsh fish; do command -v $$program >/dev/null || \
-		{ echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus, mandoc, zsh and fish" >&2; exit 1; }; done
+	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus mandoc zsh fish mkfs.btrfs; do command -v $$program >/dev/null || \
+		{ echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus, mandoc, zsh, fish and btrfs-progs" >&2; exit 1; }; done
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
 		{ echo "make test: the system tests need libfaketime: install faketime" >&2; exit 1; }
 	$(RUN) RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 use crate::harness::access::{Access, Context, kubeconfig};
 use crate::harness::cluster::ApiServer;
 use crate::harness::namespace::Namespace;
-use crate::harness::object::config_map;
+use crate::harness::object::{config_map, secret};
 use crate::harness::processes::Processes;
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::target::Target;
@@ -256,5 +257,26 @@ fn nobody_else_of_the_same_user_reads_its_memory_or_environment() {
             .expect("setpriv");
         until(PATIENCE, "another process", async || read(other.id(), "environ")).await;
         other.kill().and_then(|()| other.wait()).expect("a child can be killed");
+    });
+}
+
+#[test]
+fn when_it_crashes_the_kernel_dumps_no_memory() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&secret("secret", [("a", b"1")])).await;
+        let home = workspace.beside("home");
+        fs::create_dir(&home).expect("a folder");
+        let prelude = format!("cd '{}'; ulimit -c unlimited", home.display());
+        let launch = Launch::within(&namespace, &workspace).args(["--kinds", "secrets"]);
+        let sidecar = launch.prelude(&prelude).start();
+        sidecar.holds([("a", "1")]).await;
+        sidecar.signal(Signal::ABORT);
+        let ended = sidecar.ended(PATIENCE).await;
+        assert!(ended.code.is_none() && !ended.dumped_core, "{ended:?}");
+        // There is nothing else that keeps the kernel from it.
+        let script = format!("{prelude}; kill -ABRT $$");
+        let other = Command::new("sh").args(["-ec", &script]).status().expect("a shell");
+        assert!(other.core_dumped(), "{other}; the test needs a machine whose core_pattern takes dumps");
     });
 }
