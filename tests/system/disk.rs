@@ -221,7 +221,7 @@ fn at_its_quota_the_old_files_stay_whole_and_it_goes_on_by_itself_when_there_is_
 
             let filler = sidecar.sees(&workspace.path("filler"));
             let mut full = fs::File::create(&filler).expect("a file");
-            let error = (0..100).find_map(|_| full.write_all(&[0; 100_000]).err()).expect("a quota that ends it");
+            let error = (0..4000).find_map(|_| full.write_all(&[0; 4096]).err()).expect("a quota that ends it");
             assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
             namespace.replace(&config_map("routes", [("large", new.as_str())])).await;
             let line = sidecar.says("quota exceeded").await;
