@@ -51,9 +51,9 @@ test: lint musl
 		{ echo "make test: the tests need unshare, nsenter and setpriv: install util-linux" >&2; exit 1; }
 	@[ "$$(id -u)" = 0 ] || \
 		{ echo "make test: the tests are about PID namespaces and several users: run it as root" >&2; exit 1; }
-	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus promtool mandoc zsh fish podman runc catatonit; do \
+	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus promtool mandoc zsh fish podman runc catatonit mkfs.btrfs; do \
 		command -v $$program >/dev/null || { echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus," \
-		"mandoc, zsh, fish, podman, runc and catatonit" >&2; exit 1; }; done
+		"mandoc, zsh, fish, podman, runc, catatonit and btrfs-progs" >&2; exit 1; }; done
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
 		{ echo "make test: the system tests need libfaketime: install faketime" >&2; exit 1; }
 	CARGO_PROFILE_DEV_DEBUG=0 $(MUSL_BUILD)

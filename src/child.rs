@@ -14,6 +14,7 @@
 mod family;
 pub mod init;
 mod signals;
+mod starter;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::family::{Awaited, start_awaited};
 pub use self::signals::pass_on;
+pub use self::starter::keep_rights_for_children;
 pub use self::supervisor::supervise;
 
 /// How long a program may take to end before it is killed, unless told otherwise.

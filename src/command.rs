@@ -185,7 +185,7 @@ impl Command {
                 None => command.env_remove(variable),
             };
         }
-        let (child, awaited) = start_awaited(|| command.spawn(), Child::id)?;
+        let (child, awaited) = start_awaited(move || command.spawn(), Child::id)?;
         Running::new(child, awaited)
     }
 }

@@ -113,12 +113,14 @@ impl<W: Write> Doctor<'_, W> {
         let mut asked = 0;
         while let Some(Scoped { scope, missing, has_objects }) = inquiry.scope(asked).await {
             asked += 1;
-            let is_known = missing.is_ok();
-            self.rights("Role", "list and watch", &scope, missing)?;
             // Each question may take as long as a dead server is waited for.
             let others = self.facts.scopes.len() - asked;
-            if !is_known && others > 0 {
-                return self.say(Verdict::Warn, "Role", format_args!("not asked about {others} others"));
+            let is_lost = missing.is_err() && others > 0;
+            let missing =
+                missing.map_err(|why| if is_lost { format!("{why}; not asked about {others} others") } else { why });
+            self.rights("Role", "list and watch", &scope, missing)?;
+            if is_lost {
+                return Ok(());
             }
             if has_objects == Some(false) {
                 let text = format!("there are none yet of the {scope}; label or name them as --labels or --names say");

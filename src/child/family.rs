@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, getpid, test_kill_process_group, waitpid};
 
-use super::exit_code;
+use super::{exit_code, starter};
 
 /// Children that are no part of the program. They belong to the process, as its children do.
 static OTHERS: Mutex<Others> = Mutex::new(Others { awaited: Vec::new(), left: Vec::new() });
@@ -48,13 +48,13 @@ pub struct Awaited(Pid);
 /// # Errors
 ///
 /// What `spawn` reports; and a child that has no PID any more.
-pub fn start_awaited<C>(
-    spawn: impl FnOnce() -> io::Result<C>,
+pub fn start_awaited<C: Send + 'static>(
+    spawn: impl FnOnce() -> io::Result<C> + Send + 'static,
     id: impl FnOnce(&C) -> Option<u32>,
 ) -> io::Result<(C, Awaited)> {
     // Locked during the start: on whatever thread this is, the supervisor cannot look in between.
     let mut others = lock();
-    let child = spawn()?;
+    let child = starter::start(spawn)?;
     let pid = id(&child).and_then(|id| Pid::from_raw(id.try_into().ok()?));
     let pid = pid.ok_or_else(|| io::Error::other("it ended before it was known"))?;
     others.awaited.push(pid);

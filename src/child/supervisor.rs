@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::family::{self, Family};
-use super::{ChildConfig, ChildError, Farewell, Handle, Message, shares_terminal};
+use super::{ChildConfig, ChildError, Farewell, Handle, Message, shares_terminal, starter};
 
 /// More would be waiting only while the runtime's thread is busy elsewhere.
 const MESSAGES_MAX: usize = 16;
@@ -147,8 +147,7 @@ impl Supervisor {
         if !shares_terminal() {
             command.process_group(0);
         }
-        let child = command
-            .spawn()
+        let child = starter::start(move || command.spawn())
             .map_err(|error| ChildError::Start { program: self.config.program.display().to_string(), error })?;
         let command = Pid::from_child(&child);
         info!(program = %self.config.program.display(), pid = command.as_raw_pid(), "started");

@@ -1,7 +1,7 @@
 //! What configbump gives up once it has what it needs, so that a hole in it is worth little.
 //!
-//! Limits are inherited by whatever is started from here, and a program of the user's may need what configbump does not. So
-//! those that are inherited are for a configbump that starts none.
+//! Limits are inherited by whatever a limited thread starts, and a program of the user's may need what configbump does not.
+//! So programs are started by a thread that there is before, and that does nothing else.
 
 #[cfg(test)]
 mod tests;
@@ -16,8 +16,10 @@ use landlock::{
     RulesetError, make_bitflags, path_beneath_rules,
 };
 use rustix::process::DumpableBehavior;
+use tokio::runtime::Handle;
 
 use crate::bump::process;
+use crate::child;
 use crate::config::{Config, Sandbox};
 use crate::source::Source;
 use crate::store::Store;
@@ -51,10 +53,13 @@ pub fn close_memory() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Gives up what this run does not need. It has to be done before there is a second thread.
+/// Gives up what this run does not need, but not for the programs that it starts. To be done within the runtime, before
+/// there is another thread that works on what comes from outside.
 pub(super) fn confine(config: &Config, source: &Source, store: &Store) {
-    if config.starts_commands() || source.starts_commands() {
-        tracing::debug!("not confined, for the commands would be, too");
+    if (config.starts_commands() || source.starts_commands())
+        && let Err(error) = child::keep_rights_for_children(Handle::current())
+    {
+        tracing::warn!("not confined, for the programs that it starts would be, too: {error}");
         return;
     }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
@@ -63,8 +68,11 @@ pub(super) fn confine(config: &Config, source: &Source, store: &Store) {
     if config.sandbox == Sandbox::Off {
         return;
     }
-    if config.bump.signal.is_some() && process::is_hiding() {
-        tracing::info!("not confined by Landlock, for /proc is mounted with hidepid, which would hide the target then");
+    // Of its own children, too, it looks at the process groups there.
+    if (config.bump.signal.is_some() || config.starts_commands()) && process::is_hiding() {
+        tracing::info!(
+            "not confined by Landlock, for /proc is mounted with hidepid, which would hide other processes then"
+        );
         return;
     }
     let reads = source.reads().map(|files| {
@@ -100,7 +108,7 @@ fn homes(path: &Path) -> Vec<PathBuf> {
     [home(path), path.canonicalize().ok().and_then(|path| home(&path))].into_iter().flatten().collect()
 }
 
-/// From here on, this thread and those that it starts write below this folder only, start no program, and read there and in
+/// From here on, this thread and those that it starts write below this folder only, run no program, and read there and in
 /// `reads`, or anywhere.
 fn limit(dir: BorrowedFd<'_>, reads: Option<&BTreeSet<PathBuf>>) -> Result<(), RulesetError> {
     let mut handled = AccessFs::from_all(NEWEST);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -183,6 +184,8 @@ impl<'w> Launch<'w> {
 pub struct Ended {
     /// `None`: it was killed by a signal.
     pub code: Option<i32>,
+    /// Whether the kernel has written its memory down.
+    pub dumped_core: bool,
     pub stdout: String,
     pub stderr: String,
 }
@@ -367,7 +370,8 @@ impl Sidecar<'_> {
         let status =
             until(patience, "the sidecar's end", async || self.status().ok_or_else(|| "it is running".to_owned()))
                 .await;
-        Ended { code: status.code(), stdout: read(&self.stdout), stderr: self.stderr() }
+        let dumped_core = status.core_dumped();
+        Ended { code: status.code(), dumped_core, stdout: read(&self.stdout), stderr: self.stderr() }
     }
 
     /// Ends it as kubelet does.

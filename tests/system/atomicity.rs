@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::namespace::Namespace;
-use crate::harness::object::config_map;
+use crate::harness::object::{config_map, large_config_map};
 use crate::harness::poller::Poller;
 use crate::harness::sidecar::Launch;
 use crate::harness::wait::run;
@@ -100,7 +100,7 @@ fn a_kill_at_any_moment_leaves_whole_files_and_the_next_start_clears_up() {
     });
 }
 
-/// How many kills there are, and the longest time from a start, or from a change, to one.
+/// How many changes a kill follows, and the longest time from a change, or from a start, to one.
 const KILLS: usize = 500;
 const KILL_AFTER_MAX: Duration = Duration::from_millis(60);
 
@@ -142,47 +142,45 @@ fn leftovers(workspace: &Workspace) -> Vec<String> {
 #[test]
 fn killed_500_times_at_random_moments_it_leaves_no_part_of_a_file_no_orphan_and_no_bump_untold() {
     let workspace = Workspace::new();
-    let (manifests, told) = (workspace.beside("manifests"), workspace.beside("told"));
+    let told = workspace.beside("told");
     write(&told, "");
-    write(&manifests.join("none.json"), "");
-    let publish = |version: usize| {
-        let map = serde_json::json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "data": files_of(version),
-            "metadata": { "name": "routes", "labels": { "app": "web" } },
-        });
-        let temporary = workspace.fresh("edited");
-        write(&temporary, map.to_string());
-        fs::rename(temporary, manifests.join("routes.json")).expect("a file replaced");
-    };
+    let object = |version: usize| large_config_map("routes", files_of(version));
     let hook = format!("sh -c 'cat \"$CONFIG_BUMP_DIR\"/small >>{}'", told.display());
-    let launch = Launch::new(&workspace).arg("--manifests").arg(&manifests).args(["--exec", &hook, "--settle", "1ms"]);
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     run(async {
-        let mut version = 0;
-        for kill in 0..KILLS {
-            version += 1;
-            publish(version);
-            // From one way of publishing to the other no file is missing either.
-            let way = if random.bool() { "file" } else { "set" };
-            let sidecar = launch.clone().args(["--publish", way]).start();
-            if kill % 2 == 0 {
-                let (wanted, line) = (files_of(version), format!("{version:08}"));
-                let look = || {
-                    let files = whole_files(&workspace);
-                    let is_told = fs::read_to_string(&told).expect("what was told").lines().any(|told| told == line);
-                    let left = leftovers(&workspace);
-                    let state = format!("{:?}, told: {is_told}, left: {left:?}", files.keys());
-                    if files == wanted && is_told && left.is_empty() { Ok(()) } else { Err(state) }
-                };
-                sidecar.until(&format!("version {version} and nothing else, after {kill} kills"), look).await;
-                version += 1;
-                publish(version);
+        let namespace = Namespace::new().await;
+        let launch = Launch::within(&namespace, &workspace).args(["--exec", &hook, "--settle", "1ms"]);
+        // From one way of publishing to the other no file is missing either.
+        let start = |is_set: bool| launch.clone().args(["--publish", if is_set { "set" } else { "file" }]).start();
+        namespace.create(&object(0)).await;
+        let mut amid_writes = 0;
+        for version in 0..KILLS {
+            if random.bool() {
+                let starting = start(random.bool());
+                tokio::time::sleep(KILL_AFTER_MAX.mul_f64(random.f64())).await;
+                starting.kill();
+                whole_files(&workspace);
             }
-            tokio::time::sleep(KILL_AFTER_MAX.mul_f64(random.f64())).await;
+            let sidecar = start(random.bool());
+            let (wanted, line) = (files_of(version), format!("{version:08}"));
+            let look = || {
+                let files = whole_files(&workspace);
+                let is_told = fs::read_to_string(&told).expect("what was told").lines().any(|told| told == line);
+                let left = leftovers(&workspace);
+                let state = format!("{:?}, told: {is_told}, left: {left:?}", files.keys());
+                if files == wanted && is_told && left.is_empty() { Ok(()) } else { Err(state) }
+            };
+            sidecar.until(&format!("version {version} and nothing else"), look).await;
+            namespace.replace(&object(version + 1)).await;
+            tokio::time::sleep(KILL_AFTER_MAX.mul_f64(random.f64().powi(2))).await;
             sidecar.kill();
-            whole_files(&workspace);
+            let files = whole_files(&workspace);
+            let is_between = ![version, version + 1].iter().any(|version| files == files_of(*version));
+            amid_writes += usize::from(is_between || !leftovers(&workspace).is_empty());
         }
+        eprintln!("{amid_writes} of {KILLS} kills were amid a write");
+        assert!(amid_writes >= KILLS / 50, "only {amid_writes} of the kills were amid a write");
     });
 }

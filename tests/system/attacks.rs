@@ -367,6 +367,7 @@ fn hostile_keys_names_and_folders_lead_to_no_file_and_no_second_line() {
             sidecar.says(&last).await;
             scene.shows(&sidecar, &[(&twin("twin"), "lower"), (&twin("Twin"), "upper")]).await;
             scene.is_unharmed(&sidecar);
+            assert_eq!(workspace.files().paths(), [twin("Twin"), twin("twin")]);
             let beside: Vec<_> = fs::read_dir(workspace.beside("")).expect("the folder").flatten().collect();
             assert!(beside.iter().all(|entry| entry.file_name() != "x"), "{beside:?}");
             let state = fs::symlink_metadata(workspace.path(".configbump/record")).expect("the record");

@@ -3,19 +3,21 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use landlock::{
     ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
 };
+use rustix::process::Signal;
 
 use crate::harness::access::{Access, Context, kubeconfig};
 use crate::harness::cluster::ApiServer;
 use crate::harness::namespace::Namespace;
-use crate::harness::object::config_map;
+use crate::harness::object::{config_map, secret};
 use crate::harness::processes::Processes;
-use crate::harness::sidecar::Launch;
+use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::target::Target;
 use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::workspace::Workspace;
@@ -154,29 +156,56 @@ fn a_token_elsewhere_is_not_read_unless_the_sandbox_is_off() {
     });
 }
 
+/// A command that says whether it may gain privileges, where only those who are not confined can write.
+fn confession(outside: &Path) -> String {
+    format!("sh -c {}", shell_words::quote(&format!("grep NoNewPrivs /proc/self/status > '{}'", outside.display())))
+}
+
+/// Waits until the command has said that it is as free as the test.
+async fn is_free(sidecar: &Sidecar<'_>, outside: &Path) {
+    let written = || match fs::read_to_string(outside) {
+        Ok(text) if text.split_whitespace().eq(["NoNewPrivs:", "0"]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    sidecar.until("what the command writes outside DIR", written).await;
+}
+
 #[test]
-fn what_it_starts_is_not_confined() {
+fn what_it_starts_is_not_confined_while_it_is() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&config_map("routes", [("a", "1")])).await;
         let outside = workspace.beside("outside");
-        let script = format!("grep NoNewPrivs /proc/self/status > '{}'", outside.display());
-        let command = format!("sh -c {}", shell_words::quote(&script));
-        let written = |line: &str| match fs::read_to_string(&outside) {
-            Ok(text) if text.split_whitespace().eq(line.split(' ')) => Ok(()),
-            other => Err(format!("{other:?}")),
-        };
-        for options in [["--exec", &command], ["--check", &command]] {
-            let sidecar = Launch::within(&namespace, &workspace).args(options).start();
-            sidecar.until("what the command writes", || written("NoNewPrivs: 0")).await;
-            assert_eq!(sidecar.status_of("NoNewPrivs"), "0");
-            sidecar.kill();
+        let command = confession(&outside);
+        let program = format!("{command}; exec sleep 1000");
+        for options in [&["--exec", &command][..], &["--check", &command], &["--", "sh", "-c", &program]] {
+            let sidecar = Launch::within(&namespace, &workspace)
+                .args(options)
+                .environment("CONFIG_BUMP_LOG_LEVEL", "debug")
+                .start();
+            is_free(&sidecar, &outside).await;
+            sidecar.says("confined by Landlock to writing").await;
+            sidecar.holds([("a", "1")]).await;
+            assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+            sidecar.signal(Signal::TERM);
+            sidecar.ended(PATIENCE).await;
             fs::remove_file(&outside).expect("the file");
             fs::remove_dir_all(workspace.dir()).expect("DIR");
         }
-        let sidecar = Launch::within(&namespace, &workspace).start();
-        sidecar.holds([("a", "1")]).await;
-        assert_eq!(sidecar.status_of("NoNewPrivs"), "1");
+    });
+}
+
+#[test]
+fn with_a_command_a_token_elsewhere_is_not_read_either() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let mounted = Mounted::new(&workspace);
+        let sidecar = mounted.launch(&namespace).args(["--exec", "true"]).start();
+        sidecar.says("401").await;
+        mounted.turn_to(&workspace.beside("elsewhere").display().to_string(), &mounted.access.token);
+        sidecar.soon_says("Permission denied").await;
+        assert_eq!(workspace.files().paths(), [""; 0]);
     });
 }
 
@@ -228,5 +257,26 @@ fn nobody_else_of_the_same_user_reads_its_memory_or_environment() {
             .expect("setpriv");
         until(PATIENCE, "another process", async || read(other.id(), "environ")).await;
         other.kill().and_then(|()| other.wait()).expect("a child can be killed");
+    });
+}
+
+#[test]
+fn when_it_crashes_the_kernel_dumps_no_memory() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&secret("secret", [("a", b"1")])).await;
+        let home = workspace.beside("home");
+        fs::create_dir(&home).expect("a folder");
+        let prelude = format!("cd '{}'; ulimit -c unlimited", home.display());
+        let launch = Launch::within(&namespace, &workspace).args(["--kinds", "secrets"]);
+        let sidecar = launch.prelude(&prelude).start();
+        sidecar.holds([("a", "1")]).await;
+        sidecar.signal(Signal::ABORT);
+        let ended = sidecar.ended(PATIENCE).await;
+        assert!(ended.code.is_none() && !ended.dumped_core, "{ended:?}");
+        // There is nothing else that keeps the kernel from it.
+        let script = format!("{prelude}; kill -ABRT $$");
+        let other = Command::new("sh").args(["-ec", &script]).status().expect("a shell");
+        assert!(other.core_dumped(), "{other}; the test needs a machine whose core_pattern takes dumps");
     });
 }

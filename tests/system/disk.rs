@@ -1,6 +1,7 @@
 //! Disks that are full or read-only, and a directory that is taken away.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::chown;
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -182,6 +183,109 @@ fn when_dir_or_the_folder_of_the_state_is_taken_away_it_says_so_and_ends_and_the
             let sidecar = launch.start();
             let read = || fs::read_to_string(workspace.path("a")).unwrap_or_default();
             sidecar.until("the new file", || if read() == "2" { Ok(()) } else { Err(read()) }).await;
+            sidecar.terminate().await;
+        }
+    });
+}
+
+/// What makes a process go on in mounts of its own, on a btrfs on which DIR is, once this is done to it. It takes the rights
+/// of the machine, as a container's runtime has them: those of a user namespace may mount no block device.
+fn on_btrfs(workspace: &Workspace, then: &str) -> String {
+    let (dir, image) = (workspace.dir().display().to_string(), workspace.beside("image").display().to_string());
+    let mount = format!(
+        "mkfs.btrfs -q '{image}' >/dev/null; mount -o loop '{image}' '{dir}'
+         {then}; exec setpriv --pdeathsig KILL \"$@\""
+    );
+    format!("truncate -s 128M '{image}'; exec unshare --mount sh -ec {} sh \"$@\"", shell_words::quote(&mount))
+}
+
+/// The kernel remounts no file system on which a file is open for writing, as configbump's record is, but by force; this is
+/// the same for whoever writes.
+#[test]
+fn while_the_file_system_is_read_only_the_old_files_stay_and_it_goes_on_by_itself_when_it_is_not() {
+    run(async {
+        for way in WAYS {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("routes", [("a", "1")])).await;
+            fs::create_dir(workspace.dir()).expect("a folder");
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.prelude(on_btrfs(&workspace, "true")).start();
+            sidecar.in_sync().await;
+            let read = || fs::read_to_string(sidecar.sees(&workspace.path("a"))).unwrap_or_default();
+            let set_read_only = |value: &str| {
+                let dir = sidecar.sees(&workspace.dir());
+                let status = Command::new("btrfs").args(["property", "set"]).arg(dir).args(["ro", value]).status();
+                assert!(status.expect("btrfs, which is part of btrfs-progs").success());
+            };
+
+            set_read_only("true");
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
+            sidecar.says("Read-only file system").await;
+            assert_eq!(read(), "1");
+            set_read_only("false");
+            sidecar.soon("the new file", || if read() == "2" { Ok(()) } else { Err(read()) }).await;
+            sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
+fn at_its_quota_the_old_files_stay_whole_and_it_goes_on_by_itself_when_there_is_room() {
+    run(async {
+        for way in WAYS {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let (old, new) = ("1".repeat(400_000), "2".repeat(400_000));
+            namespace.create(&config_map("routes", [("large", old.as_str())])).await;
+            fs::create_dir(workspace.dir()).expect("a folder");
+            let dir = workspace.dir().display().to_string();
+            let quota = format!("btrfs quota enable '{dir}'; btrfs qgroup limit 4M 0/5 '{dir}'");
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.prelude(on_btrfs(&workspace, &quota)).start();
+            sidecar.in_sync().await;
+            let read = || fs::read_to_string(sidecar.sees(&workspace.path("large"))).unwrap_or_default();
+            assert!(read() == old);
+
+            let filler = sidecar.sees(&workspace.path("filler"));
+            let mut full = fs::File::create(&filler).expect("a file");
+            let error = (0..4000).find_map(|_| full.write_all(&[0; 4096]).err()).expect("a quota that ends it");
+            assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
+            namespace.replace(&config_map("routes", [("large", new.as_str())])).await;
+            let line = sidecar.says("quota exceeded").await;
+            assert!(line.contains("make room"), "{line}");
+            assert!(read() == old, "the old file is whole");
+
+            fs::remove_file(&filler).expect("the file that takes the room");
+            drop(full);
+            sidecar.soon("the new file", || if read() == new { Ok(()) } else { Err("not yet".to_owned()) }).await;
+            sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
+fn a_start_on_a_full_disk_leaves_the_old_files_whole_and_it_goes_on_by_itself_when_there_is_room() {
+    run(async {
+        for way in WAYS {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let (old, new) = ("1".repeat(400_000), "2".repeat(400_000));
+            namespace.create(&config_map("routes", [("large", old.as_str())])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way]);
+            let sidecar = launch.start();
+            sidecar.in_sync().await;
+            sidecar.terminate().await;
+            namespace.replace(&config_map("routes", [("large", new.as_str())])).await;
+            let (dir, saved) = (workspace.dir().display().to_string(), workspace.beside("saved").display().to_string());
+            let mounts = format!(
+                "mv '{dir}' '{saved}'; mkdir '{dir}'; mount -t tmpfs -o size=2m none '{dir}'; cp -a '{saved}/.' '{dir}'
+                 cat /dev/zero 2>/dev/null >'{dir}/filler' || true"
+            );
+            let sidecar = launch.mounting(mounts).start();
+            let line = sidecar.says("No space left on device").await;
+            assert!(line.contains("make room"), "{line}");
+            let read = || fs::read_to_string(sidecar.sees(&workspace.path("large"))).unwrap_or_default();
+            assert!(read() == old, "the old file is whole");
+            fs::remove_file(sidecar.sees(&workspace.path("filler"))).expect("the file that takes the room");
+            sidecar.soon("the new file", || if read() == new { Ok(()) } else { Err("not yet".to_owned()) }).await;
             sidecar.terminate().await;
         }
     });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
@@ -12,7 +13,7 @@ use crate::harness::cluster::{ApiServer, free_address};
 use crate::harness::endpoints::Endpoints;
 use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
-use crate::harness::object::{annotated, config_map};
+use crate::harness::object::{annotated, config_map, secret};
 use crate::harness::sidecar::Launch;
 use crate::harness::wait::{PATIENCE, run};
 use crate::harness::web::ask;
@@ -347,6 +348,34 @@ fn where_secrets_are_followed_status_does_not_show_what_a_check_wrote() {
         sidecar.says(bad).await;
         let text = endpoints.status().await.to_string();
         assert!(text.contains("held back") && !text.contains(bad), "{text}");
+    });
+}
+
+#[test]
+fn no_value_of_a_secret_is_in_status_or_metrics() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let value = "a-value-that-nobody-should-see";
+        let large = value.repeat(1000);
+        let first = namespace.create(&secret("first", [("small", value.as_bytes())])).await;
+        namespace.wait_to_be_younger_than(&first).await;
+        // A conflict, a failing bump and a change are all told of.
+        let second = secret("second", [("small", value.as_bytes()), ("large", large.as_bytes())]);
+        namespace.create(&second).await;
+        let launch = listening(&namespace, &workspace).args(["--kinds", "secrets", "--exec", "false"]);
+        let sidecar = launch.start();
+        sidecar.holds([("small", value), ("large", &large)]).await;
+        let endpoints = Endpoints::of(&sidecar).await;
+        endpoints.counts("configbump_objects", 2.0).await;
+        endpoints.shows("the conflict", |status| status["conflicts"].as_array().map(Vec::len) == Some(1)).await;
+        let changed = namespace.replace(&secret("second", [("large", value.as_bytes())])).await;
+        let version = changed.resource_version().unwrap_or_default();
+        endpoints.shows("the change", |status| object(status, "second")["written"] == version).await;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(value);
+        for path in ["/status", "/metrics", "/readyz", "/livez"] {
+            let (_, text) = endpoints.probe(path).await;
+            assert!(!text.contains(value) && !text.contains(encoded.trim_end_matches('=')), "{path}: {text}");
+        }
     });
 }
 

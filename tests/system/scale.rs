@@ -79,6 +79,8 @@ fn fifty_namespaces_of_both_kinds_are_followed_and_come_back_together() {
         witness.saw_nothing_go();
         let again = link.accepted() - before;
         assert!(again <= 3 * names.len(), "{again} connections were made");
+        let peak_kib = sidecar.usage().peak_kib;
+        assert!(peak_kib < PEAK_KIB_MAX, "{peak_kib} KiB");
         sidecar.terminate().await;
     });
 }

@@ -65,7 +65,7 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
     }
     let mut command = command(exec);
     let cannot_start = |error| format!("cannot be started: {error}");
-    let (mut plugin, _awaited) = start_awaited(|| command.spawn(), Child::id).map_err(cannot_start)?;
+    let (mut plugin, _awaited) = start_awaited(move || command.spawn(), Child::id).map_err(cannot_start)?;
     match tokio::time::timeout(limit, output(&mut plugin)).await {
         Ok(output) => read(&output?),
         Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
