@@ -50,7 +50,9 @@ pub struct Spool {
 
 impl Spool {
     pub(crate) fn new(folder: Arc<OwnedFd>, modes: Modes) -> Self {
-        Self { folder, modes, next: Arc::default() }
+        // Nobody foresees the names, and so puts nothing in their way.
+        let next = Arc::new(AtomicU64::new(fastrand::u64(..) >> 1));
+        Self { folder, modes, next }
     }
 
     /// A spool in a folder that a test has made.

@@ -95,7 +95,7 @@ impl Store {
                 Some(file) => match self.spool.link(file.folder(), file.name) {
                     Ok(file) => file.publish(place.folder(), place.name)?,
                     // Others have made of it what is no file of configbump's.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
                         disk::unlink(place.folder(), place.name)?;
                     }
                     Err(error) => return Err(error),
