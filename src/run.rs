@@ -326,6 +326,7 @@ impl Pipeline {
     }
 
     /// Notes what somebody may have to be told of.
+                self.tell_if_held_up();
     fn has_changed(&mut self, path: RelPath, effect: Effect, owner: Arc<ObjectKey>) {
         let Some(change) = effect.of_bump() else { return };
         self.changed += 1;

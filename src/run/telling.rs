@@ -30,6 +30,16 @@ impl Pipeline {
     }
 
     /// Everything is live, but for what is held back.
+    /// A change is about to fail. If it is the first, and of the first sync, more depends on it than a file.
+    pub(super) fn tell_if_held_up(&self) {
+        if !self.in_sync && self.bump.is_some() && self.resync.is_settled() {
+            tracing::warn!(
+                "the first sync is not complete while a path cannot be written: until then nobody is bumped, and a COMMAND \
+                 after -- is not started"
+            );
+        }
+    }
+
     pub(super) fn tell_in_sync(&mut self) {
         let (files, objects) = self.plan.counts();
         let held = self.publisher.iter().flat_map(Publisher::held).count();
