@@ -234,7 +234,7 @@ impl Pipeline {
     }
 
     /// From here on, notes what changes for somebody to be told of; and at once, if an earlier run has left something untold.
-    fn tell(&mut self, changes: &Changes, initial: InitialBump) {
+    fn tell(&mut self, changes: &Changes, mut initial: InitialBump) {
         self.store.tell_of_changes();
         if self.store.is_untold() {
             tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
@@ -248,6 +248,10 @@ impl Pipeline {
     fn report_to(&mut self, telemetry: &Telemetry) {
         self.telemetry = telemetry.clone();
         self.publisher.iter_mut().for_each(|publisher| publisher.report_to(telemetry));
+            // What is owed is no matter of the first sync.
+            if initial == InitialBump::Never {
+                initial = InitialBump::Auto;
+            }
     }
 
     /// Takes one event through the plan to the disk.
