@@ -465,9 +465,10 @@ impl Pipeline {
         self.in_sync && self.resync.is_settled() && self.publisher.iter().all(Publisher::is_at_rest)
     }
 
-    /// What `--once` ends with: a directory in which nothing is live because all is held back is no success.
+    /// What `--once` ends with: a directory in which nothing is live because all is held back is no success, nor is one with
+    /// files that the brake keeps, for nobody is there when their hold is over.
     fn code_of_once(&self) -> u8 {
-        self.is_all_held().into()
+        (self.is_all_held() || self.removals.held() > 0).into()
     }
 
     fn is_all_held(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What the pipeline tells of itself: in the log, to those who look at the endpoints, and on the objects.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Pipeline;
@@ -29,7 +30,6 @@ impl Pipeline {
         }
     }
 
-    /// Everything is live, but for what is held back.
     /// A change is about to fail. If it is the first, and of the first sync, more depends on it than a file.
     pub(super) fn tell_if_held_up(&self) {
         if !self.in_sync && self.bump.is_some() && self.resync.is_settled() {
@@ -40,10 +40,18 @@ impl Pipeline {
         }
     }
 
+    /// Everything is live, but for what is held back.
     pub(super) fn tell_in_sync(&mut self) {
-        let (files, objects) = self.plan.counts();
+        // What is held back is wanted, and not there.
+        let there = || self.store.owned().filter(|(path, _)| self.plan.is_live(path));
+        let files = there().count();
+        let objects = there().map(|(_, owner)| owner).collect::<BTreeSet<_>>().len();
         let held = self.publisher.iter().flat_map(Publisher::held).count();
-        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        let mut but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        let held_removals = self.removals.held();
+        if held_removals > 0 {
+            but.push_str(&format!(", and {held_removals} whose removal is held"));
+        }
         let took = self.first_sync.end();
         let duration_ms = (!self.in_sync).then(|| millis(took));
         tracing::info!(
