@@ -16,6 +16,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use self::end::End;
 use self::removals::Removals;
@@ -37,6 +38,9 @@ use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
+
+/// How long the bump waits for the rest of a batch while the check looks for what it refuses.
+const BUMP_WITHHELD_MAX: Duration = Duration::from_secs(10);
 
 /// Why configbump cannot start or cannot go on.
 #[derive(Debug, Error)]
@@ -135,6 +139,7 @@ pub async fn run(config: Config, recent: Recent) -> Result<u8, RunError> {
                 let to_check = pipeline.publish(due);
                 pipeline.publisher.iter_mut().zip(to_check).for_each(|(publisher, tree)| publisher.start_check(tree));
             }
+            () = reached(pipeline.withheld_until) => pipeline.release_bump(),
             () = pipeline.removals.due(), if is_complete => pipeline.release_removals(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
@@ -192,6 +197,8 @@ struct Pipeline {
     resync: Resync,
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
+    /// Until when the bump waits for the rest of a batch of which a part is live.
+    withheld_until: Option<Instant>,
     telemetry: Telemetry,
     announcer: Announcer,
     first_sync: FirstSync,
@@ -227,6 +234,7 @@ impl Pipeline {
             unsaid: true,
             resync,
             bump: None,
+            withheld_until: None,
             telemetry: Telemetry::default(),
             announcer: Announcer::default(),
             first_sync,
@@ -240,6 +248,10 @@ impl Pipeline {
             tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
             changes.add_unknown();
             self.telemetry.owes_a_bump();
+            // What is owed is no matter of the first sync.
+            if initial == InitialBump::Never {
+                initial = InitialBump::Auto;
+            }
         }
         self.bump = Some((changes.clone(), initial));
     }
@@ -248,10 +260,6 @@ impl Pipeline {
     fn report_to(&mut self, telemetry: &Telemetry) {
         self.telemetry = telemetry.clone();
         self.publisher.iter_mut().for_each(|publisher| publisher.report_to(telemetry));
-            // What is owed is no matter of the first sync.
-            if initial == InitialBump::Never {
-                initial = InitialBump::Auto;
-            }
     }
 
     /// Takes one event through the plan to the disk.
@@ -318,6 +326,7 @@ impl Pipeline {
             (Ok(_), None) => {}
             (Err(error), file) => {
                 self.tally.failed += 1;
+                self.tell_if_held_up();
                 self.resync.failed(lost_by, &error);
                 self.telemetry.change_failed(&error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
@@ -330,7 +339,6 @@ impl Pipeline {
     }
 
     /// Notes what somebody may have to be told of.
-                self.tell_if_held_up();
     fn has_changed(&mut self, path: RelPath, effect: Effect, owner: Arc<ObjectKey>) {
         let Some(change) = effect.of_bump() else { return };
         self.changed += 1;
@@ -403,10 +411,35 @@ impl Pipeline {
         }
         let Progress { changes, to_check, held } = self.publisher.as_mut()?.go_on(&mut self.store, due);
         held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::CheckFailed, why));
+        self.withhold_bump(&changes);
         self.have_gone_live(changes, false);
         self.say_in_sync();
+        if !self.is_trying() {
+            self.release_bump();
+        }
         self.report_if_in_step();
         to_check
+    }
+
+    /// A part of a batch has gone live, and the check is still to find out what else may: that is one bump, unless it takes
+    /// long.
+    fn withhold_bump(&mut self, changes: &[(RelPath, Effect, Arc<ObjectKey>)]) {
+        if self.is_trying() && !changes.is_empty() && self.withheld_until.is_none() {
+            self.withheld_until = Some(Instant::now() + BUMP_WITHHELD_MAX);
+            self.bump.iter().for_each(|(changes, _)| changes.withhold());
+        }
+    }
+
+    /// What was withheld may be told: its batch is over, or takes long.
+    fn release_bump(&mut self) {
+        self.withheld_until = None;
+        if let Some((changes, _)) = self.bump.as_ref().filter(|_| self.in_sync) {
+            changes.release();
+        }
+    }
+
+    fn is_trying(&self) -> bool {
+        self.publisher.iter().any(Publisher::is_trying)
     }
 
     /// Notes what has become visible together, or was taken back.
@@ -429,6 +462,9 @@ impl Pipeline {
                 self.announcer.withdraw_applied();
             }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
+        }
+        if !self.is_trying() {
+            self.release_bump();
         }
     }
 
@@ -481,6 +517,14 @@ impl Pipeline {
 async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
     match publisher {
         Some(publisher) => publisher.next(may_begin).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until this moment, if there is one.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }
