@@ -132,6 +132,5 @@ fn haproxy_gets_only_what_its_check_accepts() {
         sidecar.says("broken held back").await;
         namespace.replace(&of_lb(haproxy::site(address, "second"))).await;
         answers(address, "second").await;
-        sidecar.terminate().await;
     });
 }
