@@ -47,11 +47,10 @@ impl Pipeline {
         let files = there().count();
         let objects = there().map(|(_, owner)| owner).collect::<BTreeSet<_>>().len();
         let held = self.publisher.iter().flat_map(Publisher::held).count();
-        let mut but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
         let held_removals = self.removals.held();
-        if held_removals > 0 {
-            but.push_str(&format!(", and {held_removals} whose removal is held"));
-        }
+        let stay =
+            if held_removals > 0 { format!(", and {held_removals} whose removal is held") } else { String::new() };
         let took = self.first_sync.end();
         let duration_ms = (!self.in_sync).then(|| millis(took));
         tracing::info!(
@@ -60,7 +59,7 @@ impl Pipeline {
             objects,
             held,
             duration_ms,
-            "in sync: {} holds {files} files of {objects} objects{but}",
+            "in sync: {} holds {files} files of {objects} objects{but}{stay}",
             self.dir.display()
         );
     }
