@@ -125,6 +125,12 @@ impl Publisher {
         self.trial.is_none() && self.governor.due().is_none()
     }
 
+    /// Whether a batch is being tried, of which a part may be live already.
+    #[must_use]
+    pub fn is_trying(&self) -> bool {
+        self.trial.is_some()
+    }
+
     /// From here on, nobody but the log is given what a check wrote: it may repeat what is in a file.
     pub fn keep_output(&mut self) {
         self.keeps_output = true;

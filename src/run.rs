@@ -17,6 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use self::end::End;
 use self::place::Place;
@@ -40,6 +41,9 @@ use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
+
+/// How long the bump waits for the rest of a batch while the check looks for what it refuses.
+const BUMP_WITHHELD_MAX: Duration = Duration::from_secs(10);
 
 /// Why configbump cannot start or cannot go on.
 #[derive(Debug, Error)]
@@ -142,6 +146,7 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
                 let to_check = pipeline.publish(due);
                 pipeline.publisher.iter_mut().zip(to_check).for_each(|(publisher, tree)| publisher.start_check(tree));
             }
+            () = reached(pipeline.withheld_until) => pipeline.release_bump(),
             () = pipeline.removals.due(), if is_complete => pipeline.release_removals(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
@@ -199,6 +204,8 @@ struct Pipeline {
     resync: Resync,
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
+    /// Until when the bump waits for the rest of a batch of which a part is live.
+    withheld_until: Option<Instant>,
     telemetry: Telemetry,
     announcer: Announcer,
     first_sync: FirstSync,
@@ -234,6 +241,7 @@ impl Pipeline {
             unsaid: true,
             resync,
             bump: None,
+            withheld_until: None,
             telemetry: Telemetry::default(),
             announcer: Announcer::default(),
             first_sync,
@@ -241,12 +249,16 @@ impl Pipeline {
     }
 
     /// From here on, notes what changes for somebody to be told of; and at once, if an earlier run has left something untold.
-    fn tell(&mut self, changes: &Changes, initial: InitialBump) {
+    fn tell(&mut self, changes: &Changes, mut initial: InitialBump) {
         self.store.tell_of_changes();
         if self.store.is_untold() {
             tracing::info!("an earlier run has changed files and was ended before the bump, which follows");
             changes.add_unknown();
             self.telemetry.owes_a_bump();
+            // What is owed is no matter of the first sync.
+            if initial == InitialBump::Never {
+                initial = InitialBump::Auto;
+            }
         }
         self.bump = Some((changes.clone(), initial));
     }
@@ -321,6 +333,7 @@ impl Pipeline {
             (Ok(_), None) => {}
             (Err(error), file) => {
                 self.tally.failed += 1;
+                self.tell_if_held_up();
                 self.resync.failed(lost_by, &error);
                 self.telemetry.change_failed(&error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
@@ -405,10 +418,35 @@ impl Pipeline {
         }
         let Progress { changes, to_check, held } = self.publisher.as_mut()?.go_on(&mut self.store, due);
         held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::CheckFailed, why));
+        self.withhold_bump(&changes);
         self.have_gone_live(changes, false);
         self.say_in_sync();
+        if !self.is_trying() {
+            self.release_bump();
+        }
         self.report_if_in_step();
         to_check
+    }
+
+    /// A part of a batch has gone live, and the check is still to find out what else may: that is one bump, unless it takes
+    /// long.
+    fn withhold_bump(&mut self, changes: &[(RelPath, Effect, Arc<ObjectKey>)]) {
+        if self.is_trying() && !changes.is_empty() && self.withheld_until.is_none() {
+            self.withheld_until = Some(Instant::now() + BUMP_WITHHELD_MAX);
+            self.bump.iter().for_each(|(changes, _)| changes.withhold());
+        }
+    }
+
+    /// What was withheld may be told: its batch is over, or takes long.
+    fn release_bump(&mut self) {
+        self.withheld_until = None;
+        if let Some((changes, _)) = self.bump.as_ref().filter(|_| self.in_sync) {
+            changes.release();
+        }
+    }
+
+    fn is_trying(&self) -> bool {
+        self.publisher.iter().any(Publisher::is_trying)
     }
 
     /// Notes what has become visible together, or was taken back.
@@ -431,6 +469,9 @@ impl Pipeline {
                 self.announcer.withdraw_applied();
             }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
+        }
+        if !self.is_trying() {
+            self.release_bump();
         }
     }
 
@@ -467,9 +508,10 @@ impl Pipeline {
         self.in_sync && self.resync.is_settled() && self.publisher.iter().all(Publisher::is_at_rest)
     }
 
-    /// What `--once` ends with: a directory in which nothing is live because all is held back is no success.
+    /// What `--once` ends with: a directory in which nothing is live because all is held back is no success, nor is one with
+    /// files that the brake keeps, for nobody is there when their hold is over.
     fn code_of_once(&self) -> u8 {
-        self.is_all_held().into()
+        (self.is_all_held() || self.removals.held() > 0).into()
     }
 
     fn is_all_held(&self) -> bool {
@@ -482,6 +524,14 @@ impl Pipeline {
 async fn next(publisher: &mut Option<Publisher>, may_begin: bool) -> Due {
     match publisher {
         Some(publisher) => publisher.next(may_begin).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until this moment, if there is one.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }

@@ -466,12 +466,11 @@ impl Store {
         if self.prune != Prune::All {
             return Vec::new();
         }
-        let is_of_set = |path: &str| {
-            self.staging.as_ref().is_some_and(Staging::is_set)
-                && (path == DATA || self.record.generations().any(|name| name == path))
-        };
-        let is_ours = |path: &str| is_claimed(path) || self.record.owns(path) || is_of_set(path);
-        let Removal { removed, kept } = foreign::remove(self.root.as_fd(), is_ours);
+        let is_set = self.staging.as_ref().is_some_and(Staging::is_set);
+        let is_of_set =
+            |record: &Record, path: &str| is_set && (path == DATA || record.generations().any(|name| name == path));
+        let is_ours = |record: &Record, path: &str| is_claimed(path) || record.owns(path) || is_of_set(record, path);
+        let Removal { removed, kept } = foreign::remove(self.root.as_fd(), &mut self.record, is_ours);
         for (path, why) in kept.iter().filter(|(path, why)| self.foreign_kept.get(*path) != Some(*why)) {
             tracing::warn!("cannot remove {path}, which nobody selected: {why}");
         }

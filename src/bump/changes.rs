@@ -29,7 +29,7 @@ struct State {
     /// Something is to be told, be it only that something changed.
     news: Option<News>,
     changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
-    /// Whether the first sync is on disk. Until then nothing is told.
+    /// Whether what has changed may be told: the first sync is on disk, and no batch is half live.
     released: bool,
     /// Whether the bumper has taken something that it has not told yet.
     telling: bool,
@@ -72,12 +72,17 @@ impl Changes {
         self.wake(&state);
     }
 
-    /// The first sync is on disk: what has changed may be told from here on.
+    /// The first sync is on disk, or what was withheld is complete: what has changed may be told from here on.
     pub fn release(&self) {
         let mut state = self.state();
         if !std::mem::replace(&mut state.released, true) {
             self.wake(&state);
         }
+    }
+
+    /// Until the next release nothing is told: what goes live piece by piece is one batch.
+    pub fn withhold(&self) {
+        self.state().released = false;
     }
 
     /// Forgets what has changed so far.
@@ -116,9 +121,12 @@ impl Changes {
         self.0.added.notified().await;
     }
 
-    /// Takes what there is. It counts as being told until [`Changes::done`].
+    /// Takes what there is and may be told. It counts as being told until [`Changes::done`].
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.state();
+        if !state.released {
+            return None;
+        }
         let News { complete_at, to_everybody } = state.news.take()?;
         state.telling = true;
         Some(Batch { changes: std::mem::take(&mut state.changes), complete_at, to_everybody })

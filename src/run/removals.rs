@@ -1,6 +1,6 @@
 //! Removals that wait: until it is known who else may want the file, or because the brake holds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +17,8 @@ pub(super) type Removal = (RelPath, Arc<ObjectKey>);
 #[derive(Debug)]
 pub(super) struct Removals {
     waiting: BTreeMap<RelPath, Arc<ObjectKey>>,
+    /// Those of them that the source was asked about because of the brake.
+    asked: BTreeSet<RelPath>,
     /// With it, when to look at them.
     brake: Option<(Brake, Governor)>,
 }
@@ -32,7 +34,8 @@ pub(super) struct Release {
 
 impl Removals {
     pub fn new(brake: Option<BrakeConfig>, pace: Pace) -> Self {
-        Self { waiting: BTreeMap::new(), brake: brake.map(|config| (Brake::new(config), Governor::new(pace))) }
+        let brake = brake.map(|config| (Brake::new(config), Governor::new(pace)));
+        Self { waiting: BTreeMap::new(), asked: BTreeSet::new(), brake }
     }
 
     /// Whether each removal is to wait, and be seen with others.
@@ -41,7 +44,10 @@ impl Removals {
     }
 
     pub fn push(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
-        self.waiting.insert(path, owner);
+        // What was wanted again meanwhile is a removal of its own.
+        if self.waiting.insert(path.clone(), owner).is_none() {
+            self.asked.remove(&path);
+        }
         self.changed();
     }
 
@@ -98,18 +104,25 @@ impl Removals {
         match verdict {
             Verdict::Go => Release { go: self.take(), ask: false },
             Verdict::Held | Verdict::StillHeld => Release::default(),
-            Verdict::Ask => Release { go: Vec::new(), ask: true },
+            Verdict::Ask => {
+                self.asked = self.waiting.keys().cloned().collect();
+                Release { go: Vec::new(), ask: true }
+            }
         }
     }
 
-    /// The source has told everything. If it had been asked because of the brake, what it still wants removed goes.
+    /// The source has told everything. If it had been asked because of the brake, what it was asked about and still wants
+    /// removed goes; what has come since waits for a hold of its own.
     pub fn confirm(&mut self, is_wanted: impl Fn(&RelPath) -> bool) -> Vec<Removal> {
         if !self.brake.as_mut().is_some_and(|(brake, _)| brake.confirmed()) {
             return Vec::new();
         }
         self.waiting.retain(|path, _| !is_wanted(path));
-        tracing::warn!("--max-delete: the source still says so, so {} files are removed", self.waiting.len());
-        self.take()
+        let asked = std::mem::take(&mut self.asked);
+        let (go, later): (BTreeMap<_, _>, _) = self.take().into_iter().partition(|(path, _)| asked.contains(path));
+        self.waiting = later;
+        tracing::warn!("--max-delete: the source still says so, so {} files are removed", go.len());
+        go.into_iter().collect()
     }
 
     fn take(&mut self) -> Vec<Removal> {

@@ -1,5 +1,6 @@
 //! What the pipeline tells of itself: in the log, to those who look at the endpoints, and on the objects.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Pipeline;
@@ -29,11 +30,27 @@ impl Pipeline {
         }
     }
 
+    /// A change is about to fail. If it is the first, and of the first sync, more depends on it than a file.
+    pub(super) fn tell_if_held_up(&self) {
+        if !self.in_sync && self.bump.is_some() && self.resync.is_settled() {
+            tracing::warn!(
+                "the first sync is not complete while a path cannot be written: until then nobody is bumped, and a COMMAND \
+                 after -- is not started"
+            );
+        }
+    }
+
     /// Everything is live, but for what is held back.
     pub(super) fn tell_in_sync(&mut self) {
-        let (files, objects) = self.plan.counts();
+        // What is held back is wanted, and not there.
+        let there = || self.store.owned().filter(|(path, _)| self.plan.is_live(path));
+        let files = there().count();
+        let objects = there().map(|(_, owner)| owner).collect::<BTreeSet<_>>().len();
         let held = self.publisher.iter().flat_map(Publisher::held).count();
         let but = if held > 0 { format!(", but for {held} that are held back") } else { String::new() };
+        let held_removals = self.removals.held();
+        let stay =
+            if held_removals > 0 { format!(", and {held_removals} whose removal is held") } else { String::new() };
         let took = self.first_sync.end();
         let duration_ms = (!self.in_sync).then(|| millis(took));
         tracing::info!(
@@ -42,7 +59,7 @@ impl Pipeline {
             objects,
             held,
             duration_ms,
-            "in sync: {} holds {files} files of {objects} objects{but}",
+            "in sync: {} holds {files} files of {objects} objects{but}{stay}",
             self.dir.display()
         );
     }

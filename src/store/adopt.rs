@@ -48,6 +48,12 @@ impl Store {
                 tracing::warn!("{error}; it is tried again with the next publish");
             }
         }
+        if publishing.keeps_good {
+            let noted = if is_good { self.record.note_good() } else { self.find_good() };
+            if let Err(error) = noted {
+                tracing::warn!("{error}; what the program refuses may find no way back");
+            }
+        }
         self.staging.iter_mut().for_each(Staging::let_go);
         self.retire_unused();
         Ok(())

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
 
 use super::generation;
+use super::record::Record;
 use crate::disk;
 use crate::path::OWN_FOLDER;
 use crate::printable::printable;
@@ -25,15 +26,23 @@ pub(super) struct Removal {
     pub kept: BTreeMap<String, String>,
 }
 
-/// Removes every file below `root` that is not ours, and passes over what it may not look into or remove.
-pub(super) fn remove(root: BorrowedFd<'_>, is_ours: impl Fn(&str) -> bool) -> Removal {
+/// Removes every file below `root` that is not ours, and passes over what it may not look into or remove. That somebody is to
+/// be told is recorded before the first one goes.
+pub(super) fn remove(root: BorrowedFd<'_>, record: &mut Record, is_ours: impl Fn(&Record, &str) -> bool) -> Removal {
     let mut removal = Removal::default();
-    removal.remove_in(root, "", 0, &is_ours);
+    removal.remove_in(root, record, "", 0, &is_ours);
     removal
 }
 
 impl Removal {
-    fn remove_in(&mut self, folder: BorrowedFd<'_>, prefix: &str, depth: usize, is_ours: &impl Fn(&str) -> bool) {
+    fn remove_in(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        record: &mut Record,
+        prefix: &str,
+        depth: usize,
+        is_ours: &impl Fn(&Record, &str) -> bool,
+    ) {
         let mut found = Vec::new();
         let read = disk::entries(folder, |name, file_type| {
             found.push((name.to_owned(), file_type));
@@ -47,18 +56,20 @@ impl Removal {
             let removed = match (file_type, name.to_str()) {
                 (FileType::Directory, Ok(OWN_FOLDER)) if depth == 0 => continue,
                 // A tree of a set. A claimed path that is a folder of others is no file to keep.
-                (FileType::Directory, Ok(text)) if depth == 0 && generation::is_name(text) && is_ours(text) => continue,
+                (FileType::Directory, Ok(text)) if depth == 0 && generation::is_name(text) && is_ours(record, text) => {
+                    continue;
+                }
                 (FileType::Directory, Ok(text)) if depth < DEPTH_MAX => match disk::open_folder(folder, text) {
                     Ok(below) => {
-                        self.remove_in(below.as_fd(), &format!("{path}/"), depth + 1, is_ours);
+                        self.remove_in(below.as_fd(), record, &format!("{path}/"), depth + 1, is_ours);
                         continue;
                     }
                     Err(error) => Err(error),
                 },
                 (FileType::Directory, _) => Err(io::Error::other("it is too deep, or its name is no UTF-8")),
-                (_, Ok(_)) if is_ours(&path) => continue,
+                (_, Ok(_)) if is_ours(record, &path) => continue,
                 // A name that is no UTF-8 is nobody's that the record knows.
-                _ => disk::unlink(folder, &*name),
+                _ => record.untold().and_then(|()| disk::unlink(folder, &*name)),
             };
             match removed {
                 Ok(true) => self.removed.push(shown(&path)),

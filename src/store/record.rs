@@ -76,7 +76,7 @@ enum Line<'a> {
     },
     /// A file is about to change that nobody has been told of.
     Untold,
-    /// Everybody has been told of everything before.
+    /// Everybody has been told of everything before: the tree that is live, if it is shown, is one to go back to.
     Told,
 }
 
@@ -102,6 +102,10 @@ struct Known {
     /// Whether all of that one's files are in their places.
     shown: bool,
     untold: bool,
+    /// The one that was live, as a whole, when everybody had been told last.
+    good: Option<String>,
+    /// For whom each file was then that has another owner now, or had meanwhile; `None`: it was nobody's.
+    since_good: BTreeMap<RelPath, Option<Arc<ObjectKey>>>,
 }
 
 /// The record, in memory and on disk.
@@ -170,7 +174,7 @@ impl Record {
             return Ok(());
         }
         self.append(&Line::own(path, owner))?;
-        self.known.owned.insert(path.clone(), Arc::clone(owner));
+        self.known.own(path.clone(), Arc::clone(owner));
         Ok(())
     }
 
@@ -178,7 +182,7 @@ impl Record {
     pub fn disown(&mut self, path: &RelPath) -> io::Result<()> {
         if self.owns(path.as_str()) {
             self.append(&Line::Disown { path: path.as_str().into() })?;
-            self.known.owned.remove(path);
+            self.known.disown(path.as_str());
         }
         Ok(())
     }
@@ -275,7 +279,26 @@ impl Record {
     pub fn told(&mut self) -> io::Result<()> {
         if self.known.untold {
             self.append(&Line::Told)?;
-            self.known.untold = false;
+            self.known.told();
+        }
+        Ok(())
+    }
+
+    /// The tree that was live when everybody had been told last, if it has not been removed.
+    pub fn good(&self) -> Option<&str> {
+        self.known.good.as_deref()
+    }
+
+    /// For whom each file was in that tree whose owner has changed since; `None`: it was nobody's.
+    pub fn since_good(&self) -> &BTreeMap<RelPath, Option<Arc<ObjectKey>>> {
+        &self.known.since_good
+    }
+
+    /// Notes that there is nothing to tell of what is live.
+    pub fn note_good(&mut self) -> io::Result<()> {
+        if self.known.shown && self.known.good != self.known.live {
+            self.append(&Line::Told)?;
+            self.known.told();
         }
         Ok(())
     }
@@ -297,12 +320,41 @@ impl Record {
 impl Known {
     fn lines(&self) -> usize {
         let flags = usize::from(self.live.is_some()) + usize::from(self.shown) + usize::from(self.untold);
-        self.owned.len() + self.made.len() + self.generations.len() + flags
+        let good = if self.good.is_some() { 3 + 2 * self.since_good.len() } else { 0 };
+        self.owned.len() + self.made.len() + self.generations.len() + flags + good
+    }
+
+    fn own(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
+        let before = self.owned.insert(path.clone(), owner);
+        self.has_changed_owner(path, before);
+    }
+
+    fn disown(&mut self, path: &str) {
+        if let Some((path, before)) = self.owned.remove_entry(path) {
+            self.has_changed_owner(path, Some(before));
+        }
+    }
+
+    fn has_changed_owner(&mut self, path: RelPath, before: Option<Arc<ObjectKey>>) {
+        if self.good.is_some() {
+            self.since_good.entry(path).or_insert(before);
+        }
+    }
+
+    fn told(&mut self) {
+        self.untold = false;
+        if self.shown {
+            self.good = self.live.clone();
+            self.since_good.clear();
+        }
     }
 
     fn retire(&mut self, generation: &str) {
         self.generations.remove(generation);
         self.live.take_if(|live| live == generation);
+        if self.good.take_if(|good| good == generation).is_some() {
+            self.since_good.clear();
+        }
     }
 
     /// Takes in one line of the log; whether it could be read. What it says is checked as if an object had said it.
@@ -311,9 +363,9 @@ impl Known {
             Ok(Line::Own { path, kind, namespace, name }) => {
                 let (Ok(path), Some(kind)) = (RelPath::parse(&path), Kind::from_name(&kind)) else { return false };
                 let owner = ObjectKey { kind, namespace: namespace.into_owned(), name: name.into_owned() };
-                self.owned.insert(path, Arc::new(owner));
+                self.own(path, Arc::new(owner));
             }
-            Ok(Line::Disown { path }) => drop(self.owned.remove(&*path)),
+            Ok(Line::Disown { path }) => self.disown(&path),
             Ok(Line::Made { folder }) => {
                 if RelPath::parse(&folder).is_err() {
                     return false;
@@ -335,17 +387,19 @@ impl Known {
             Ok(Line::Shown) => self.shown = true,
             Ok(Line::Retired { generation }) => self.retire(&generation),
             Ok(Line::Untold) => self.untold = true,
-            Ok(Line::Told) => self.untold = false,
+            Ok(Line::Told) => self.told(),
             Err(_) => return false,
         }
         true
     }
 
-    /// Writes the log from what is known, and gives it back open for appending.
+    /// Writes the log from what is known, and gives it back open for appending. First comes what everybody has been told of.
     fn write(&self, spool: &Spool) -> io::Result<File> {
         let (temporary, file) = spool.create(MODE)?;
         let mut out = io::BufWriter::new(file);
-        for (path, owner) in &self.owned {
+        let same = self.owned.iter().filter(|(path, _)| !self.since_good.contains_key(*path));
+        let then = self.since_good.iter().filter_map(|(path, owner)| Some((path, owner.as_ref()?)));
+        for (path, owner) in same.chain(then) {
             out.write_all(&encode(&Line::own(path, owner))?)?;
         }
         for folder in &self.made {
@@ -353,6 +407,15 @@ impl Known {
         }
         for generation in &self.generations {
             out.write_all(&encode(&Line::Generation { generation: generation.into() })?)?;
+        }
+        if let Some(generation) = &self.good {
+            for line in [Line::Live { generation: generation.into() }, Line::Shown, Line::Told] {
+                out.write_all(&encode(&line)?)?;
+            }
+        }
+        for path in self.since_good.keys() {
+            let now = self.owned.get(path).map(|owner| Line::own(path, owner));
+            out.write_all(&encode(&now.unwrap_or(Line::Disown { path: path.as_str().into() }))?)?;
         }
         if let Some(generation) = &self.live {
             out.write_all(&encode(&Line::Live { generation: generation.into() })?)?;
@@ -390,6 +453,49 @@ mod tests {
         r#""untold""#,
     ];
 
+    /// What was told last stays in it, beside what has changed since.
+    #[test]
+    fn a_log_that_is_written_anew_says_the_same() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let own = std::fs::File::open(dir.path()).expect("a folder");
+        let modes = crate::content::Modes { config_map: 0o644, secret: 0o640 };
+        let spool = Spool::new(Arc::new(own.into()), modes);
+        let mut known = Known::default();
+        let own = |path: &str, name: &str| {
+            format!(r#"{{"own":{{"path":"{path}","kind":"ConfigMap","namespace":"s","name":"{name}"}}}}"#)
+        };
+        let disown = |path: &str| format!(r#"{{"disown":{{"path":"{path}"}}}}"#);
+        let tree = |what: &str, number: u8| {
+            format!(r#"{{"{what}":{{"generation":"..2026_01_01_00_00_00.00000000{number}"}}}}"#)
+        };
+        let flag = |name: &str| format!("\"{name}\"");
+        let lines = [
+            own("gone", "n"),
+            own("other", "n"),
+            own("same", "n"),
+            tree("generation", 1),
+            tree("live", 1),
+            flag("shown"),
+            flag("told"),
+            flag("untold"),
+            own("new", "n"),
+            own("other", "m"),
+            disown("gone"),
+            tree("generation", 2),
+            tree("live", 2),
+            flag("shown"),
+        ];
+        for line in &lines {
+            assert!(known.take_in(line.as_bytes()), "{line}");
+        }
+        let changed: Vec<_> = known.since_good.iter().map(|(path, owner)| (path.as_str(), owner.is_some())).collect();
+        assert_eq!(changed, [("gone", true), ("new", false), ("other", true)]);
+        known.write(&spool).expect("a log");
+        let again = Record::open(spool).expect("the record");
+        assert_eq!(format!("{:?}", again.known), format!("{known:?}"));
+        assert!(again.good().is_some_and(|name| name.ends_with('1')));
+    }
+
     #[test]
     fn fuzz_lines_with_faults_lead_to_no_path_outside_and_to_no_tree_of_others() {
         bolero::check!().with_type::<Vec<Faults>>().for_each(|lines| {
@@ -401,7 +507,7 @@ mod tests {
                 assert!(RelPath::parse(path).is_ok(), "{path}");
             }
             assert!(known.generations.iter().all(|name| generation::is_name(name)), "{:?}", known.generations);
-            assert!(known.live.is_none_or(|live| known.generations.contains(&live)));
+            assert!(known.live.iter().chain(&known.good).all(|name| known.generations.contains(name)));
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The way back: the tree that was live when everybody had been told of it last is kept, and can be the live one again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use super::generation::{Generation, regular};
 use super::publish::{Batch, Next, Published};
 use super::{ChangeError, Store};
 use crate::content::{Digest, Spooled};
+use crate::disk;
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
@@ -46,6 +47,33 @@ impl Store {
             staging.good = staging.name();
             staging.since_good.clear();
         }
+    }
+
+    /// An earlier run has told nobody of what is live: the way back leads to what was told last.
+    pub(super) fn find_good(&mut self) -> io::Result<()> {
+        let Some(staging) = &self.staging else { return Ok(()) };
+        let Some(live) = staging.tree.as_ref() else { return Ok(()) };
+        let Some(name) = self.record.good() else { return Ok(()) };
+        let Some(good) = Generation::open(self.home(staging.publishing), name)? else { return Ok(()) };
+        let mut since_good = BTreeMap::new();
+        let same_owner = self.record.owned().filter(|(path, _)| !self.record.since_good().contains_key(*path));
+        for (path, owner) in same_owner {
+            match (regular(good.folder(), path)?, regular(live.folder(), path)?) {
+                (None, None) => {}
+                // What has not changed is the same file in both.
+                (Some(then), Some(now)) if disk::is_same_file(then.folder(), then.name, now.folder(), now.name)? => {}
+                (then, _) => drop(since_good.insert(path.clone(), then.map(|_| Arc::clone(owner)))),
+            }
+        }
+        for (path, owner) in self.record.since_good() {
+            let was_there = regular(good.folder(), path)?.is_some();
+            since_good.insert(path.clone(), owner.clone().filter(|_| was_there));
+        }
+        let name = name.to_owned();
+        if let Some(staging) = &mut self.staging {
+            (staging.good, staging.since_good) = (Some(name), since_good);
+        }
+        Ok(())
     }
 
     /// For whom the live tree has a file at each path; `None`: it has none.

@@ -224,3 +224,51 @@ fn a_brake_that_is_off_or_loose_changes_nothing() {
         });
     }
 }
+
+#[test]
+fn once_says_that_removals_are_held_and_fails() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let all = objects(&namespace).await;
+            let once = launch(&namespace, &workspace, way, "1h").args(["--once"]);
+            let ended = once.run().await;
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            namespace.delete_all(&all[..8]).await;
+            let ended = once.run().await;
+            assert_eq!(ended.code, Some(1), "{ended:?}");
+            assert!(ended.stderr.contains("holds 2 files of 2 objects, and 8 whose removal is held"), "{ended:?}");
+            assert_eq!(workspace.files().paths().len(), 10);
+        });
+    }
+}
+
+/// While the answer to the question is awaited, more goes: that is a removal of its own.
+#[test]
+fn what_goes_after_the_source_was_asked_has_a_hold_of_its_own() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let mut access = ApiServer::shared().admin_access();
+            let link = Link::to(access.address, State::Up).await;
+            access.address = link.address;
+            let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
+            let launch = launch.args(["--publish", way, "--max-delete", "50%", "--max-delete-hold", "3s"]);
+            let all = objects(&namespace).await;
+            let sidecar = launch.start();
+            sidecar.holds(files(&all)).await;
+            delete(&sidecar, &namespace, &all[..6]).await;
+            sidecar.says("6 of 10 files are to be removed at once").await;
+            link.set(State::Down);
+            sidecar.says("asking once more").await;
+            let mut witness = Witness::of(&workspace);
+            // The answer has them gone as well.
+            namespace.delete_all(&all[6..]).await;
+            link.set(State::Up);
+            sidecar.soon_holds(files(&all[6..])).await;
+            sidecar.says("4 of 4 files are to be removed at once").await;
+            assert_eq!(witness.removed().len(), 6);
+            sidecar.holds_nothing().await;
+        });
+    }
+}

@@ -451,3 +451,37 @@ fn a_bump_tells_of_what_is_live_and_not_of_what_is_held() {
         assert_eq!(paths, [workspace.path("good").display().to_string()]);
     });
 }
+
+/// Parts of it pass one after the other, while the check looks for the culprit.
+#[test]
+fn one_batch_with_a_culprit_is_one_bump() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let hook = workspace.beside("hook");
+            fs::write(&hook, format!("echo bump >>'{}'\n", workspace.beside("bumps").display())).expect("a file");
+            let exec = format!("sh '{}'", hook.display());
+            let launch = checking(&namespace, &workspace, NO_BAD_ONE).args(["--publish", way, "--exec", &exec]);
+            let sidecar = launch.args(["--settle", "1s", "--settle-max", "10s"]).start();
+            sidecar.in_sync().await;
+            let names: Vec<_> = (0..16).map(|number| format!("{number:02}")).collect();
+            let value = |name: &str| if name == "05" { "BAD" } else { "good" };
+            let objects: Vec<_> = names.iter().map(|name| config_map(name, [(name, value(name))])).collect();
+            together(&sidecar, async || namespace.create_all(&objects).await).await;
+            let bumped = async |times: usize| {
+                sidecar
+                    .until(&format!("bump {times}"), || {
+                        let bumps = fs::read_to_string(workspace.beside("bumps")).unwrap_or_default().lines().count();
+                        if bumps == times { Ok(()) } else { Err(format!("{bumps} bumps")) }
+                    })
+                    .await;
+            };
+            sidecar.says("05 held back").await;
+            bumped(1).await;
+            namespace.create(&config_map("last", [("last", "good")])).await;
+            bumped(2).await;
+            sidecar.terminate().await;
+            assert!(asked(&workspace) > 6, "it has been looked for");
+        });
+    }
+}

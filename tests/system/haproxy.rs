@@ -15,7 +15,8 @@ use crate::harness::wait::run;
 use crate::harness::web::{Load, get};
 use crate::harness::workspace::Workspace;
 
-const GENERAL: &str = "\
+/// What is not in DIR.
+pub const GENERAL: &str = "\
 global
     maxconn 256
 defaults

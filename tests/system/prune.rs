@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
-use crate::harness::sidecar::Launch;
+use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::run;
 use crate::harness::workspace::Workspace;
 
@@ -161,5 +161,78 @@ fn prune_never_removes_nothing() {
         let sidecar = launch.start();
         sidecar.in_sync().await;
         sidecar.holds(files).await;
+    });
+}
+
+/// What notes each bump, beside DIR.
+fn bumping<'w>(launch: Launch<'w>, settle: &str) -> Launch<'w> {
+    let script = launch.workspace().beside("hook");
+    let text = format!("echo bump >>'{}'\n", launch.workspace().beside("bumps").display());
+    fs::write(&script, text).expect("a file");
+    let exec = format!("sh '{}'", script.display());
+    launch.args(["--exec", &exec, "--settle", settle, "--settle-max", settle])
+}
+
+fn bumps(workspace: &Workspace) -> usize {
+    fs::read_to_string(workspace.beside("bumps")).unwrap_or_default().lines().count()
+}
+
+async fn is_bumped(sidecar: &Sidecar<'_>, workspace: &Workspace, times: usize) {
+    sidecar
+        .until(&format!("bump {times}"), || match bumps(workspace) {
+            count if count == times => Ok(()),
+            count => Err(format!("{count} bumps")),
+        })
+        .await;
+}
+
+#[test]
+fn a_kill_after_the_removal_of_foreign_files_loses_no_bump() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let launch = Launch::within(&namespace, &workspace).args(["--prune", "all"]);
+        // There is no object, so nothing else is there to be told.
+        workspace.write("foreign", "theirs");
+        let sidecar = bumping(launch.clone(), "1h").start();
+        sidecar.in_sync().await;
+        sidecar.holds_nothing().await;
+        sidecar.kill();
+        assert_eq!(bumps(&workspace), 0);
+        let sidecar = bumping(launch, "0").start();
+        is_bumped(&sidecar, &workspace, 1).await;
+    });
+}
+
+#[test]
+fn what_a_killed_run_owes_is_bumped_even_if_a_first_sync_is_not_to_be() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let launch = Launch::within(&namespace, &workspace).args(["--initial-bump", "never"]);
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let sidecar = bumping(launch.clone(), "1h").start();
+        sidecar.in_sync().await;
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        sidecar.holds([("a", "2")]).await;
+        sidecar.kill();
+        assert_eq!(bumps(&workspace), 0);
+        let sidecar = bumping(launch, "0").start();
+        is_bumped(&sidecar, &workspace, 1).await;
+    });
+}
+
+#[test]
+fn while_a_path_of_the_first_sync_cannot_be_written_the_log_says_what_waits_for_it() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        workspace.write("taken/foreign", "theirs");
+        namespace.create(&config_map("routes", [("a", "1"), ("taken", "1")])).await;
+        let sidecar = bumping(Launch::within(&namespace, &workspace), "0").start();
+        let line = sidecar.says("the first sync is not complete").await;
+        assert!(line.contains("WARN") && line.contains("nobody is bumped"), "{line}");
+        sidecar.holds([("a", "1"), ("taken/foreign", "theirs")]).await;
+        assert_eq!(bumps(&workspace), 0);
+        fs::rename(workspace.path("taken"), workspace.beside("moved")).expect("the folder can be moved away");
+        is_bumped(&sidecar, &workspace, 1).await;
+        sidecar.says_times("the first sync is not complete", 1).await;
     });
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
+use crate::haproxy;
 use crate::harness::account::{Account, least};
 use crate::harness::cluster::{ApiServer, free_address};
 use crate::harness::namespace::Namespace;
@@ -111,5 +112,25 @@ fn the_http_reload_has_prometheus_read_its_rules_anew() {
             .await;
             namespace.delete(&rules).await;
         }
+    });
+}
+
+#[test]
+fn haproxy_gets_only_what_its_check_accepts() {
+    run(async {
+        let (namespace, workspace, address) = (Namespace::new().await, Workspace::new(), free_address());
+        let of_lb = |object: ConfigMap| labelled(object, [("app", "lb")]);
+        namespace.create(&of_lb(haproxy::site(address, "first"))).await;
+        let config = with_file(&workspace, "haproxy", "haproxy.cfg", haproxy::GENERAL);
+        let launch = pod(&namespace, &workspace).await.among(config);
+        let server = "(until [ -e /etc/haproxy/conf.d/site.cfg ]; do sleep 0.02; done
+            exec haproxy -W -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/conf.d) &";
+        let words = words("configbump --dir /etc/haproxy/conf.d");
+        let sidecar = launch.running_as(99, server).args(&words).start();
+        answers(address, "first").await;
+        namespace.create(&of_lb(config_map("broken", [("broken.cfg", "backend broken\n    lokation /\n")]))).await;
+        sidecar.says("broken held back").await;
+        namespace.replace(&of_lb(haproxy::site(address, "second"))).await;
+        answers(address, "second").await;
     });
 }

@@ -209,10 +209,6 @@ fn after_a_restart_what_was_taken_back_is_tried_once_more() {
             is_called(&sidecar, &workspace, 1).await;
             namespace.replace(&config_map("routes", [("a", "BAD")])).await;
             is_called(&sidecar, &workspace, 3).await;
-            // Who ends before it knows that the program has taken what came back knows of no way back.
-            let record = || fs::read_to_string(workspace.path(".configbump/record")).expect("the record");
-            let told = || if record().ends_with("\"told\"\n") { Ok(()) } else { Err(record()) };
-            sidecar.until("the end of the last call", told).await;
             sidecar.terminate().await;
             let sidecar = launch.start();
             sidecar.says("held back until it changes").await;
@@ -244,4 +240,45 @@ fn a_refusal_does_not_lose_what_is_being_checked() {
         fs::write(workspace.beside("go"), "").expect("a file");
         sidecar.holds([("a", "1"), ("b", "1")]).await;
     });
+}
+
+/// The program is asked by a run that did not see the files that it took last.
+#[test]
+fn a_kill_between_the_publish_and_the_refusal_does_not_lose_the_way_back() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let gone = namespace.create(&config_map("gone", [("gone", "1")])).await;
+            namespace.create(&config_map("routes", [("a", "1"), ("b", "1")])).await;
+            let launch = launch(&namespace, &workspace, way);
+            let sidecar = launch.start();
+            is_told(&sidecar, &workspace).await;
+            sidecar.terminate().await;
+            // No bump before the kill.
+            let slow = launch.clone().args(["--min-interval", "1h", "--initial-bump", "always"]);
+            let sidecar = slow.start();
+            is_called(&sidecar, &workspace, 2).await;
+            sidecar.says("ran `sh`").await;
+            sidecar.signal(Signal::STOP);
+            namespace.replace(&config_map("routes", [("a", "BAD"), ("c", "1")])).await;
+            namespace.delete(&gone).await;
+            sidecar.signal(Signal::CONT);
+            sidecar.soon_holds([("a", "BAD"), ("c", "1")]).await;
+            sidecar.kill();
+            assert_eq!(calls(&workspace).len(), 2);
+            let sidecar = launch.start();
+            sidecar.says("held back until it changes").await;
+            sidecar.soon_holds([("a", "1"), ("b", "1"), ("gone", "1")]).await;
+            is_told(&sidecar, &workspace).await;
+            namespace.replace(&config_map("routes", [("a", "2")])).await;
+            sidecar.soon_holds([("a", "2")]).await;
+        });
+    }
+}
+
+/// Waits until the record says that everybody has been told.
+async fn is_told(sidecar: &Sidecar<'_>, workspace: &Workspace) {
+    let record = || fs::read_to_string(workspace.path(".configbump/record")).unwrap_or_default();
+    let told = || if record().ends_with("\"told\"\n") { Ok(()) } else { Err(record()) };
+    sidecar.until("the end of the last call", told).await;
 }

@@ -87,7 +87,9 @@ fn reader(dir: PathBuf) -> Poller<Seen> {
             match fs::read_to_string(&path) {
                 Ok(text) => versions.insert(version_of(&text, &path)),
                 // It took so long that this tree is not even the one before any more.
-                Err(error) if error.kind() == ErrorKind::NotFound && !is_live_or_before(&dir, &tree) => return,
+                Err(error) if error.kind() == ErrorKind::NotFound && may_be_gone(&dir, &tree, versions.first()) => {
+                    return;
+                }
                 Err(error) => panic!("{}: {error}", path.display()),
             };
         }
@@ -97,8 +99,14 @@ fn reader(dir: PathBuf) -> Poller<Seen> {
     })
 }
 
-fn is_live_or_before(dir: &Path, tree: &Path) -> bool {
-    fs::canonicalize(dir.join(DATA)).is_ok_and(|live| live == tree)
+/// Whether a tree, of this version if that is known, is neither the live one nor the one before. Each version is published by
+/// itself.
+fn may_be_gone(dir: &Path, tree: &Path, version: Option<&String>) -> bool {
+    let number = |version: &str| version.parse::<usize>().expect("a number");
+    let path = dir.join(DATA).join(key(FILES - 1));
+    let Ok(live) = fs::read_to_string(&path) else { return true };
+    let is_older = version.is_none_or(|version| number(&version_of(&live, &path)) >= number(version) + 2);
+    is_older && fs::canonicalize(dir.join(DATA)).is_ok_and(|live| live != tree)
 }
 
 /// Waits until this version is live.
@@ -141,7 +149,7 @@ fn who_follows_data_never_sees_two_generations_mixed_across_500_publishes_of_50_
 fn a_kill_at_any_moment_of_a_publish_leaves_one_generation_whole_and_so_does_the_next_start() {
     const KILLS: usize = 120;
     /// Longer than a publish takes, in µs.
-    const PUBLISH_US: u64 = 15_000;
+    const PUBLISH_US: u64 = 8_000;
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         namespace.create(&object(0)).await;
@@ -184,6 +192,7 @@ fn a_kill_at_any_moment_of_a_publish_leaves_one_generation_whole_and_so_does_the
             }
         }
         println!("killed {moments:?}");
+        assert_eq!(moments.len(), 2, "all kills were on one side of the turn: {moments:?}");
     });
 }
 
@@ -356,45 +365,52 @@ fn prune_all_leaves_what_a_set_is_made_of() {
     });
 }
 
+/// Has one file change among so many, again and again: the median time from the write to the server to the file in its place.
+async fn time_of_a_change_among(many: usize) -> Duration {
+    let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+    let name = |number: usize| format!("file-{number:04}");
+    let value = |number: usize| (name(number), format!("{number} ").repeat(100));
+    namespace.create(&large_config_map("many", (1..many).map(value))).await;
+    namespace.create(&config_map("one", [("file-0000", "1")])).await;
+    let start = Instant::now();
+    let sidecar = launch(&namespace, &workspace).args(["--settle", "0"]).start();
+    sidecar.in_sync().await;
+    let first = start.elapsed();
+    let identities = |of: &dyn Fn(&Path) -> std::io::Result<fs::Metadata>| -> Vec<(u64, i64, i64)> {
+        let identity = |number| {
+            let metadata = of(&workspace.path(&name(number))).expect("a file");
+            (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+        };
+        (1..many).map(identity).collect()
+    };
+    let both = || (identities(&|path| fs::metadata(path)), identities(&|path| fs::symlink_metadata(path)));
+    let before = both();
+    let mut times = Vec::new();
+    for version in 2..=10 {
+        let start = Instant::now();
+        namespace.replace(&config_map("one", [("file-0000", &version.to_string())])).await;
+        let path = workspace.path("file-0000");
+        let changed = || match fs::read_to_string(&path) {
+            Ok(text) if text == version.to_string() => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        sidecar.until("the change", changed).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!("{many} files in {first:?}, a change of one among them in {:?}", times[times.len() / 2]);
+    assert_eq!(both(), before, "neither an unchanged file nor the link to it is made anew");
+    assert!(times[0] < first, "a change of one file takes {times:?}, all of them {first:?}");
+    assert_eq!(workspace.set(), workspace.files());
+    times[times.len() / 2]
+}
+
 #[test]
 fn of_a_thousand_files_a_publish_writes_only_what_has_changed() {
-    const MANY: usize = 1000;
     run(async {
-        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
-        let name = |number: usize| format!("file-{number:04}");
-        let value = |number: usize| (name(number), format!("{number} ").repeat(100));
-        namespace.create(&large_config_map("many", (1..MANY).map(value))).await;
-        namespace.create(&config_map("one", [("file-0000", "1")])).await;
-        let start = Instant::now();
-        let sidecar = launch(&namespace, &workspace).args(["--settle", "0"]).start();
-        sidecar.in_sync().await;
-        let first = start.elapsed();
-        let identities = |of: &dyn Fn(&Path) -> std::io::Result<fs::Metadata>| -> Vec<(u64, i64, i64)> {
-            let identity = |number| {
-                let metadata = of(&workspace.path(&name(number))).expect("a file");
-                (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
-            };
-            (1..MANY).map(identity).collect()
-        };
-        let both = || (identities(&|path| fs::metadata(path)), identities(&|path| fs::symlink_metadata(path)));
-        let before = both();
-        let mut times = Vec::new();
-        for version in 2..=10 {
-            let start = Instant::now();
-            namespace.replace(&config_map("one", [("file-0000", &version.to_string())])).await;
-            let path = workspace.path("file-0000");
-            let changed = || match fs::read_to_string(&path) {
-                Ok(text) if text == version.to_string() => Ok(()),
-                other => Err(format!("{other:?}")),
-            };
-            sidecar.until("the change", changed).await;
-            times.push(start.elapsed());
-        }
-        times.sort();
-        println!("{MANY} files in {first:?}, a change of one among them in {:?}", times[times.len() / 2]);
-        assert_eq!(both(), before, "neither an unchanged file nor the link to it is made anew");
-        assert!(times[0] < first, "a change of one file takes {times:?}, all of them {first:?}");
-        assert_eq!(workspace.set(), workspace.files());
+        let (small, large) = (time_of_a_change_among(100).await, time_of_a_change_among(1000).await);
+        // Ten times the links; the rest is for a machine that has other things to do.
+        assert!(large < small * 30, "{large:?} among 1,000 files, {small:?} among 100");
     });
 }
 
