@@ -35,6 +35,14 @@ impl Status {
         is_in(self.ignored | self.caught, signal)
     }
 
+    /// Whether it catches every real-time signal. No program asks for all of them; the runtime of Go installs handlers
+    /// for every signal at its start, and ends the program by those that the program has not asked for.
+    pub fn catches_everything(&self) -> bool {
+        // Signals 35 to 64: the C library keeps some of the ones before for itself.
+        const REAL_TIME: u64 = !0 << 34;
+        self.caught & REAL_TIME == REAL_TIME
+    }
+
     /// Whether this signal comes to nothing.
     pub fn ignores(&self, signal: Signal) -> bool {
         is_in(self.ignored, signal)
@@ -134,6 +142,15 @@ mod tests {
         let signal = |text: &str| text.parse().expect("a signal");
         assert!(status.handles(signal("HUP")) && status.handles(signal("64")) && status.blocks(signal("INT")));
         assert!(!status.handles(signal("INT")) && !status.handles(signal("63")) && !status.blocks(signal("HUP")));
+    }
+
+    #[test]
+    fn a_program_in_go_is_seen_to_catch_everything() {
+        let catching = |caught| Status { user: 0, blocked: 0, ignored: 0, caught };
+        // A program of Go, nginx, and a program in Rust that passes on every signal but those that are its own.
+        for (caught, is) in [(0xffff_fffd_7fc1_fefd, true), (0x1_9800_4a07, false), (0x1_8000_0440, false)] {
+            assert_eq!(catching(caught).catches_everything(), is, "{caught:x}");
+        }
     }
 
     #[test]
