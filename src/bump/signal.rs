@@ -86,7 +86,7 @@ impl Signaller {
         })
     }
 
-    /// Whether a process of the target is running that the batch concerns.
+    /// Whether a process of the target is running that the batch concerns, or may be, where `/proc` hides some.
     ///
     /// # Errors
     ///
@@ -94,7 +94,8 @@ impl Signaller {
     pub fn is_concerned(&self, batch: &Batch) -> Result<bool, BumpError> {
         match self.find() {
             Ok(targets) => Ok(targets.iter().any(|target| batch.concerns(target.identity.started))),
-            Err(BumpError::Waiting(_)) => Ok(false),
+            // One that is hidden may be: better once too often than never.
+            Err(BumpError::Waiting(_)) => Ok(process::is_hiding()),
             Err(error) => Err(error),
         }
     }
