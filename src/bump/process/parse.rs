@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_program_in_go_is_seen_to_catch_everything() {
         let catching = |caught| Status { user: 0, blocked: 0, ignored: 0, caught };
-        // A program of Go, nginx, and a program in Rust that passes on every signal but those that are its own.
+        // A program of Go, and two masks such as those of servers that ask for what they need.
         for (caught, is) in [(0xffff_fffd_7fc1_fefd, true), (0x1_9800_4a07, false), (0x1_8000_0440, false)] {
             assert_eq!(catching(caught).catches_everything(), is, "{caught:x}");
         }
