@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::family::{Awaited, start_awaited};
+pub use self::family::{Awaited, is_awaited, start_awaited};
 pub use self::signals::pass_on;
 pub use self::starter::keep_rights_for_children;
 pub use self::supervisor::supervise;

@@ -109,6 +109,7 @@ impl Bumper {
                 self.logged = Some(error);
                 return;
             }
+            self.governor.reached(Instant::now());
             *told += 1;
         }
         self.telling = None;

@@ -65,8 +65,9 @@ impl Governor {
         let settled = self
             .unsettled
             .map(|(first, last)| (last + self.pace.settle).min(first + self.pace.settle_max.max(self.pace.settle)));
-        let due = settled.or(self.retry_at)?;
-        Some(self.last_bump.map_or(due, |last| due.max(last + self.pace.min_interval)))
+        // What is tried again goes on where it stopped, so a target that was waited for need not wait any longer.
+        let not_too_soon = |due: Instant| self.last_bump.map_or(due, |last| due.max(last + self.pace.min_interval));
+        settled.map(not_too_soon).or(self.retry_at)
     }
 
     /// A bump is tried: what has changed until now is in it.
@@ -77,9 +78,15 @@ impl Governor {
         self.retry_at = None;
     }
 
+    /// An action has reached its target.
+    pub fn reached(&mut self, now: Instant) {
+        self.last_bump = Some(now);
+    }
+
+    /// All actions know.
     pub fn succeeded(&mut self, now: Instant) {
         (self.failures, self.waits) = (0, 0);
-        self.last_bump = Some(now);
+        self.reached(now);
     }
 
     /// The bump did not succeed. How long it waits before the next try, unless something changes.
@@ -92,7 +99,8 @@ impl Governor {
         *count = (*count + 1).min(16);
         self.retry_at = Some(now + wait);
         if why == Again::Failed {
-            self.last_bump = Some(now);
+            self.reached(now);
+            self.retry_at = Some(now + wait.max(self.pace.min_interval));
         }
         wait
     }
@@ -178,6 +186,18 @@ mod tests {
         let waits: Vec<_> = (0..7).map(|_| governor.again(Again::Waiting, start).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(governor.due(), Some(start + ms(1000)), "looking is no bump");
+    }
+
+    #[test]
+    fn a_bump_of_which_a_part_waits_counts_for_the_next_but_not_for_its_own_rest() {
+        let (mut governor, start) = governor(PACE);
+        governor.changed(start);
+        governor.tries();
+        governor.reached(start + ms(100));
+        governor.again(Again::Waiting, start + ms(100));
+        assert_eq!(governor.due(), Some(start + ms(150)), "the rest has waited long enough");
+        governor.changed(start + ms(200));
+        assert_eq!(governor.due(), Some(start + ms(5100)), "what is new would tell all of them again");
     }
 
     #[test]

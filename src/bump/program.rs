@@ -51,16 +51,20 @@ impl Program {
 /// started when the files were there already.
 pub struct SignalProgram {
     program: Program,
+    signallers: Signallers,
+}
+
+/// Those of the processes of the program: it is one, unless it has daemonised into several.
+pub(super) struct Signallers {
     signal: Signal,
     unhandled: Unhandled,
-    /// By PID: the program is one process, unless it has daemonised into several.
-    signallers: BTreeMap<i32, Signaller>,
+    by_pid: BTreeMap<i32, Signaller>,
 }
 
 impl SignalProgram {
     #[must_use]
     pub fn new(program: Program, signal: Signal, unhandled: Unhandled) -> Self {
-        Self { program, signal, unhandled, signallers: BTreeMap::new() }
+        Self { program, signallers: Signallers::new(signal, unhandled) }
     }
 
     /// Sends the signal.
@@ -70,12 +74,27 @@ impl SignalProgram {
     /// As [`Signaller::bump`].
     pub async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
         let pids = self.program.to_tell(batch)?;
-        self.signallers.retain(|pid, _| pids.contains(pid));
-        for pid in pids {
-            let signaller = self.signallers.entry(pid).or_insert_with(|| signaller(pid, self.signal, self.unhandled));
-            signaller.bump(batch).await?;
+        self.signallers.bump(&pids, batch).await
+    }
+}
+
+impl Signallers {
+    pub(super) fn new(signal: Signal, unhandled: Unhandled) -> Self {
+        Self { signal, unhandled, by_pid: BTreeMap::new() }
+    }
+
+    /// Tells each process, whatever becomes of the others; a failure counts for more than a wait.
+    pub(super) async fn bump(&mut self, pids: &[i32], batch: &Batch) -> Result<(), BumpError> {
+        self.by_pid.retain(|pid, _| pids.contains(pid));
+        let mut result = Ok(());
+        for &pid in pids {
+            let signaller = self.by_pid.entry(pid).or_insert_with(|| signaller(pid, self.signal, self.unhandled));
+            let told = signaller.bump(batch).await;
+            if told.is_err() && !matches!(result, Err(BumpError::Failed(_))) {
+                result = told;
+            }
         }
-        Ok(())
+        result
     }
 }
 

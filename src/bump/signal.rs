@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
+use crate::child::is_awaited;
 
 mod examine;
 mod number;
@@ -20,6 +21,10 @@ pub use number::{Signal, SignalError};
 /// How long a target may ignore or block the signal before that is taken for its intent. HAProxy 2.6 does both with USR2 at
 /// its start, and anew after each reload, until its master is ready: what comes meanwhile is lost, or ends it.
 const DEAF_MAX: Duration = Duration::from_secs(3);
+
+/// How old a target must be that catches every signal, as one in Go does before it has begun: its handlers do not tell
+/// when it is ready, so it is given this time.
+const UNTOLD_START: Duration = Duration::from_secs(2);
 
 /// How often targets are looked for when some end before they are reached.
 const LOOKS_MAX: usize = 3;
@@ -35,12 +40,13 @@ pub enum Unhandled {
     Skip,
 }
 
-/// Sends a signal to the target, each process of it once a batch.
+/// Sends a signal to the target, each process of it once a batch. A command that configbump runs at the moment (a hook, a
+/// check) is never the target, nor is what descends from it.
+#[derive(Debug)]
 pub struct Signaller {
     spec: TargetSpec,
     signal: Signal,
     unhandled: Unhandled,
-    is_helper: Box<dyn Fn(u32) -> bool + Send + Sync>,
     told: Told,
 }
 
@@ -56,14 +62,7 @@ struct Told {
 impl Signaller {
     #[must_use]
     pub fn new(spec: TargetSpec, signal: Signal, unhandled: Unhandled) -> Self {
-        Self { spec, signal, unhandled, is_helper: Box::new(|_| false), told: Told::default() }
-    }
-
-    /// Never takes these processes, given by PID, or their descendants for the target.
-    #[must_use]
-    pub fn except(mut self, is_helper: impl Fn(u32) -> bool + Send + Sync + 'static) -> Self {
-        self.is_helper = Box::new(is_helper);
-        self
+        Self { spec, signal, unhandled, told: Told::default() }
     }
 
     /// Sends the signal to every process of the target that the batch concerns and that has not had it for this batch.
@@ -87,7 +86,7 @@ impl Signaller {
         })
     }
 
-    /// Whether a process of the target is running that the batch concerns.
+    /// Whether a process of the target is running that the batch concerns, or may be, where `/proc` hides some.
     ///
     /// # Errors
     ///
@@ -95,13 +94,14 @@ impl Signaller {
     pub fn is_concerned(&self, batch: &Batch) -> Result<bool, BumpError> {
         match self.find() {
             Ok(targets) => Ok(targets.iter().any(|target| batch.concerns(target.identity.started))),
-            Err(BumpError::Waiting(_)) => Ok(false),
+            // One that is hidden may be: better once too often than never.
+            Err(BumpError::Waiting(_)) => Ok(process::is_hiding()),
             Err(error) => Err(error),
         }
     }
 
     fn find(&self) -> Result<Vec<Target>, BumpError> {
-        process::find(&self.spec, &self.is_helper)
+        process::find(&self.spec, &is_awaited)
     }
 
     /// Tells every target that does not know yet, and gives one that ended before it could be told.
@@ -146,6 +146,12 @@ impl Signaller {
                 }
             }
         }
+        if self.unhandled == Unhandled::Wait && self.may_be_starting(&handle, target)? {
+            return Err(BumpError::Waiting(format!(
+                "{target} catches every signal, as a program in Go does from its first moment, and is younger than \
+                 {UNTOLD_START:?}; waiting until it is not (unhandled signal: wait)"
+            )));
+        }
         if self.unhandled == Unhandled::Wait && self.is_deaf_for_now(&handle, target)? {
             return Err(BumpError::Waiting(format!(
                 "{target} ignores or blocks {signal} at the moment; waiting a little for that to change"
@@ -181,24 +187,22 @@ impl Signaller {
         Ok(now.0.saturating_sub(since.0) < DEAF_MAX)
     }
 
+    /// Whether nothing but its age could tell that the target is ready, and does not.
+    fn may_be_starting(&self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
+        let age = BootTime::now().0.saturating_sub(target.identity.started.0);
+        if age >= UNTOLD_START || self.signal.is_meant_to_end() || !self.signal.default_action_is_harmful() {
+            return Ok(false);
+        }
+        // If it has ended, sending will tell.
+        Ok(handle.catches_everything(target)?.unwrap_or(false))
+    }
+
     fn would_harm(&self, handle: &Handle, target: &Target) -> Result<bool, BumpError> {
         if self.signal.is_meant_to_end() || !self.signal.default_action_is_harmful() {
             return Ok(false);
         }
         // If it has ended, sending will tell.
         Ok(!handle.handles(self.signal, target)?.unwrap_or(true))
-    }
-}
-
-impl fmt::Debug for Signaller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { spec, signal, unhandled, told, .. } = self;
-        f.debug_struct("Signaller")
-            .field("spec", spec)
-            .field("signal", signal)
-            .field("unhandled", unhandled)
-            .field("told", told)
-            .finish_non_exhaustive()
     }
 }
 

@@ -31,10 +31,26 @@ impl Others {
         if self.awaited.is_empty() && self.left.is_empty() {
             return false;
         }
-        // `getpgid(2)` of rustix cannot say that a group is outside of the PID namespace, which is 0 here.
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        group_of(&stat).is_some_and(|group| self.awaited.contains(&group) || self.left.contains(&group))
+        group(child).is_some_and(|group| self.awaited.contains(&group) || self.left.contains(&group))
     }
+}
+
+/// Whether a process is a child that somebody waits for, or in the process group of one: a part of a command of the
+/// user's that runs at the moment.
+#[must_use]
+pub fn is_awaited(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let others = lock();
+    if others.awaited.is_empty() {
+        return false;
+    }
+    others.awaited.contains(&pid) || group(pid).is_some_and(|group| others.awaited.contains(&group))
+}
+
+/// The process group of a process; none if it has gone.
+fn group(pid: Pid) -> Option<Pid> {
+    // `getpgid(2)` of rustix cannot say that a group is outside of the PID namespace, which is 0 here.
+    group_of(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
 }
 
 /// A child whose status somebody else wants: while this lives, the supervisor neither waits for it nor takes it for a

@@ -15,6 +15,7 @@ use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+use rustix::thread::set_name;
 use thiserror::Error;
 
 use super::exit_code;
@@ -26,6 +27,8 @@ const OURSELVES: &str = "/proc/self/exe";
 /// Why process 1 gives up.
 #[derive(Debug, Error)]
 pub enum InitError {
+    #[error("cannot take the name configbump: {0}; let it use prctl(2)")]
+    Name(Errno),
     #[error("as process 1, cannot start {OURSELVES}: {0}; mount /proc, or run another init as process 1")]
     Start(io::Error),
     #[error("as process 1, cannot wait for signals: {0}")]
@@ -38,11 +41,18 @@ pub enum InitError {
 /// process. To be called before anything else is done, since the child does all again. The child cannot be process 1, so
 /// no mark in its environment is needed.
 ///
+/// Whichever it is, it has the name `configbump` in `/proc` from then on, by which each configbump knows the others and
+/// its own init.
+///
 /// # Errors
 ///
 /// When this process cannot do its duty.
 #[must_use]
 pub fn serve_as_process_1() -> Option<Result<u8, InitError>> {
+    // The child was started as `exe`, and any configbump may be a file of another name.
+    if let Err(error) = set_name(c"configbump") {
+        return Some(Err(InitError::Name(error)));
+    }
     getpid().is_init().then(serve)
 }
 
@@ -85,5 +95,16 @@ fn reap(child: Pid) -> Result<Option<u8>, Errno> {
             Ok(None) | Err(Errno::CHILD) => return Ok(code),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_its_file_is_called_its_name_in_proc_is_configbump() {
+        assert!(serve_as_process_1().is_none());
+        assert_eq!(std::fs::read_to_string("/proc/thread-self/comm").expect("a name"), "configbump\n");
     }
 }

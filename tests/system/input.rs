@@ -90,6 +90,17 @@ fn a_wrong_option_is_refused_in_one_line_with_its_value_and_a_remedy() {
     });
 }
 
+#[test]
+fn on_change_without_a_command_is_refused() {
+    run(async {
+        let workspace = Workspace::new();
+        for what in ["signal", "restart"] {
+            let launch = Launch::new(&workspace).args(["--once", "--on-change", what]);
+            refuses(&launch, USAGE, &["--on-change", "there is none; write it at the end, after --"]).await;
+        }
+    });
+}
+
 fn without_labels<'w>(workspace: &'w Workspace, labels: &str) -> Launch<'w> {
     Launch::bare(workspace).arg("--dir").arg(workspace.dir()).args([&format!("--labels={labels}")])
 }

@@ -124,6 +124,30 @@ fn as_process_1_it_reaps_orphans_passes_signals_on_and_ends_with_the_commands_co
     });
 }
 
+#[test]
+fn as_process_1_it_never_takes_its_own_init_for_the_process_that_its_command_line_names() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("a", [("a.txt", "first\n")])).await;
+        let [worker, wrapper] = ["worker.sh", "wrapper.sh"].map(|name| workspace.beside(name));
+        let (seen, dir) = (workspace.beside("seen").display().to_string(), workspace.dir().display().to_string());
+        let script = format!(
+            "trap 'echo bumped >> {seen}' USR1; echo started >> {seen}; while [ -d {dir} ]; do sleep 0.05; done"
+        );
+        fs::write(&worker, script).expect("a file");
+        // USR1 would end this one.
+        fs::write(&wrapper, format!("sh {}; exit 5", worker.display())).expect("a file");
+        let launch = Launch::within(&namespace, &workspace).among("true").args(["--initial-bump", "never"]);
+        let launch = launch.args(["--signal", "USR1", "--process-command", "worker.sh", "--", "sh"]);
+        let sidecar = launch.arg(&wrapper).start();
+        lines(&workspace, "seen", &["started"]).await;
+        namespace.replace(&config_map("a", [("a.txt", "second\n")])).await;
+        lines(&workspace, "seen", &["started", "bumped"]).await;
+        let sent = sidecar.lines_with(&["sent SIGUSR1 to"]);
+        assert!(sent.len() == 1 && sent[0].contains("(sh)"), "{sent:?}");
+    });
+}
+
 /// A program that notes its start, and the content of DIR at each HUP.
 fn noting(workspace: &Workspace) -> String {
     let (dir, seen) = (workspace.dir(), workspace.beside("seen"));

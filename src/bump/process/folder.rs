@@ -74,7 +74,8 @@ impl Folder {
         Ok(threads)
     }
 
-    /// The words of its command line, as far as they are in its first 64 KiB; none of a kernel thread.
+    /// The words of its command line, as far as they are in its first 64 KiB; none of a kernel thread, nor
+    /// for a moment of one within `execve(2)`.
     pub fn command_line(&self) -> Result<Option<String>, Obstacle> {
         Ok(parse::command_line(&self.read("cmdline", COMMAND_LINE_BYTES_MAX)?))
     }

@@ -47,7 +47,8 @@ impl Handle {
     }
 
     /// Whether it has seen to it what a signal does: by a handler, by ignoring it, or by blocking it in each of its
-    /// threads in order to fetch it itself (`sigwait(3)`, `signalfd(2)`). None if it has ended.
+    /// threads in order to fetch it itself (`signalfd(2)`, `sigwait(3)`). While the only thread of a process is in
+    /// `sigwait`, the kernel does not show the signal as blocked, so that one seems not to have. None if it has ended.
     pub fn handles(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
         let Some(status) = if_there(self.folder.status(), target)? else { return Ok(None) };
         if status.handles(signal) || !status.blocks(signal) {
@@ -55,6 +56,11 @@ impl Handle {
         }
         let threads = if_there(self.folder.threads(), target)?;
         Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
+    }
+
+    /// Whether its handlers say nothing of what it will do about a signal; none if it has ended.
+    pub fn catches_everything(&self, target: &Target) -> Result<Option<bool>, BumpError> {
+        Ok(if_there(self.folder.status(), target)?.map(|status| status.catches_everything()))
     }
 
     /// Whether a signal would not reach it at present: it ignores it, or blocks it in each of its threads; none if it has

@@ -12,6 +12,8 @@ pub struct Stat {
     pub name: String,
     /// Whether it has ended and only waits for its parent to take note.
     pub is_ended: bool,
+    /// Whether it is a thread of the kernel's own.
+    pub is_of_kernel: bool,
     /// The PID of its parent; 0 if that is in another PID namespace.
     pub parent: u32,
     /// When it was started, to the tick (10 ms) before.
@@ -29,10 +31,21 @@ pub struct Status {
     pub caught: u64,
 }
 
+/// The flag of a kernel thread, in `include/linux/sched.h` of Linux.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
 impl Status {
     /// Whether it has seen to it what this signal does.
     pub fn handles(&self, signal: Signal) -> bool {
         is_in(self.ignored | self.caught, signal)
+    }
+
+    /// Whether it catches every real-time signal. No program asks for all of them; the runtime of Go installs handlers
+    /// for every signal at its start, and ends the program by those that the program has not asked for.
+    pub fn catches_everything(&self) -> bool {
+        // Signals 35 to 64: the C library keeps some of the ones before for itself.
+        const REAL_TIME: u64 = !0 << 34;
+        self.caught & REAL_TIME == REAL_TIME
     }
 
     /// Whether this signal comes to nothing.
@@ -61,8 +74,9 @@ pub fn stat(text: &[u8], ticks_per_second: u64) -> Option<Stat> {
     let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
     let is_ended = matches!(fields.next()?, "Z" | "X" | "x");
     let parent = fields.next()?.parse().ok()?;
-    let started = boot_time(fields.nth(22 - 5)?.parse().ok()?, ticks_per_second)?;
-    Some(Stat { name, is_ended, parent, started })
+    let flags: u64 = fields.nth(9 - 5)?.parse().ok()?;
+    let started = boot_time(fields.nth(22 - 10)?.parse().ok()?, ticks_per_second)?;
+    Some(Stat { name, is_ended, is_of_kernel: flags & PF_KTHREAD != 0, parent, started })
 }
 
 fn boot_time(ticks: u64, ticks_per_second: u64) -> Option<BootTime> {
@@ -86,8 +100,8 @@ pub fn status(text: &[u8]) -> Option<Status> {
     })
 }
 
-/// Reads `/proc/PID/cmdline`: the words of the command line with a space between two of them. Kernel threads and
-/// processes that have ended have none.
+/// Reads `/proc/PID/cmdline`: the words of the command line with a space between two of them. Kernel threads,
+/// processes that have ended, and for a moment those within `execve(2)` have none.
 pub fn command_line(bytes: &[u8]) -> Option<String> {
     // A program that shows a title of its own there fills the rest with NULs.
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -109,7 +123,10 @@ mod tests {
         for name in ["nginx", "cm)bump", ") Z 1 (", "a b\nc", "(((", ")", ""] {
             let stat = stat(STAT.replace("NAME", name).as_bytes(), 100).expect("a stat");
             let started = BootTime(Duration::from_millis(35_680_360));
-            assert_eq!(stat, Stat { name: name.to_owned(), is_ended: false, parent: 135_114, started });
+            assert_eq!(
+                stat,
+                Stat { name: name.to_owned(), is_ended: false, is_of_kernel: false, parent: 135_114, started }
+            );
         }
     }
 
@@ -117,6 +134,12 @@ mod tests {
     fn a_zombie_has_ended() {
         let zombie = STAT.replace(") S ", ") Z ");
         assert!(stat(zombie.as_bytes(), 100).expect("a stat").is_ended);
+    }
+
+    #[test]
+    fn a_kernel_thread_is_told_by_its_flag_and_not_by_its_want_of_a_command_line() {
+        let kthreadd = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 1 0 0 20 0 1 0 5 0 0 18446744073709551615\n";
+        assert!(stat(kthreadd.as_bytes(), 100).expect("a stat").is_of_kernel);
     }
 
     #[test]
@@ -134,6 +157,15 @@ mod tests {
         let signal = |text: &str| text.parse().expect("a signal");
         assert!(status.handles(signal("HUP")) && status.handles(signal("64")) && status.blocks(signal("INT")));
         assert!(!status.handles(signal("INT")) && !status.handles(signal("63")) && !status.blocks(signal("HUP")));
+    }
+
+    #[test]
+    fn a_program_in_go_is_seen_to_catch_everything() {
+        let catching = |caught| Status { user: 0, blocked: 0, ignored: 0, caught };
+        // A program of Go, and two masks such as those of servers that ask for what they need.
+        for (caught, is) in [(0xffff_fffd_7fc1_fefd, true), (0x1_9800_4a07, false), (0x1_8000_0440, false)] {
+            assert_eq!(catching(caught).catches_everything(), is, "{caught:x}");
+        }
     }
 
     #[test]

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::iter;
+use std::thread;
+use std::time::Duration;
 
 use super::folder::{Folder, Obstacle};
 use super::{Identity, Target, TargetSpec, Who};
 use crate::bump::{BootTime, BumpError};
+
+/// How often a command line is looked for that is not there, as within `execve(2)`, and the time between.
+const EXEC_LOOKS: usize = 5;
+const EXEC_WAIT: Duration = Duration::from_millis(1);
 
 /// What the choice has to know of a process.
 #[derive(Clone, Debug)]
@@ -100,7 +106,10 @@ impl View {
 fn see(pid: u32, spec: &TargetSpec) -> Result<Option<Seen>, Obstacle> {
     let folder = Folder::open(pid)?;
     let stat = folder.stat()?;
-    let Some(command_line) = folder.command_line()? else { return Ok(None) };
+    if stat.is_of_kernel {
+        return Ok(None);
+    }
+    let command_line = command_line(&folder)?;
     Ok(Some(Seen {
         started: stat.started,
         parent: stat.parent,
@@ -108,6 +117,18 @@ fn see(pid: u32, spec: &TargetSpec) -> Result<Option<Seen>, Obstacle> {
         is_process: spec.process.is(pid, &command_line),
         is_parent: spec.parent.as_ref().is_some_and(|parent| parent.is(pid, &command_line)),
     }))
+}
+
+/// The command line, once there is one: a master that was left out for a moment's want of it would make targets of its
+/// workers. One that has removed its own has an empty one.
+fn command_line(folder: &Folder) -> Result<String, Obstacle> {
+    for _ in 0..EXEC_LOOKS {
+        if let Some(words) = folder.command_line()? {
+            return Ok(words);
+        }
+        thread::sleep(EXEC_WAIT);
+    }
+    Ok(String::new())
 }
 
 fn target(pid: u32, seen: &Seen) -> Target {

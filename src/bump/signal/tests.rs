@@ -13,6 +13,8 @@ use rustix::thread::set_thread_uid;
 
 use super::*;
 use crate::bump::process::{Who, parse_expression};
+use crate::bump::program::Signallers;
+use crate::child::start_awaited;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -138,9 +140,25 @@ fn every_signal_that_can_be_handled_is_delivered() {
     let program = Program::handling(HANDLED, &marker("all"));
     for number in HANDLED.split_ascii_whitespace() {
         let mut signaller = Signaller::new(by_pid(program.pid()), signal(number), Unhandled::Wait);
-        assert_eq!(bump(&mut signaller, &batch()), Ok(()), "{number}");
+        // As one that catches all of them it is given a moment.
+        until(|| bump(&mut signaller, &batch()).is_ok());
         program.expect(number);
     }
+}
+
+#[test]
+fn one_that_catches_every_signal_as_one_in_go_does_is_not_sent_any_while_it_is_young() {
+    let program = Program::handling(HANDLED, &marker("go"));
+    let (mut signaller, batch) = (Signaller::new(by_pid(program.pid()), Signal::HUP, Unhandled::Wait), batch());
+    let [target] = &signaller.find().expect("one")[..] else { panic!() };
+    let mut target = target.clone();
+    let handle = Handle::open(&target).expect("a handle").expect("a process");
+    until(|| BootTime::now().0 >= target.identity.started.0 + UNTOLD_START);
+    assert_eq!(bump(&mut signaller, &batch), Ok(()));
+    program.expect("1");
+    // However long its start took: as if it had been just now.
+    target.identity.started = BootTime::now();
+    assert_eq!(signaller.may_be_starting(&handle, &target), Ok(true));
 }
 
 #[test]
@@ -231,6 +249,20 @@ fn several_targets_are_each_told_once_a_batch_even_if_one_of_them_is_late() {
 }
 
 #[test]
+fn of_the_processes_of_a_program_one_that_is_late_keeps_the_signal_from_no_other() {
+    let marker = marker("program");
+    let (ready, late) = (Program::handling("1", &marker), Program::late("1", &marker));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for order in [[&late, &ready], [&ready, &late]] {
+        let pids = order.map(|program| i32::try_from(program.pid()).expect("a PID"));
+        let mut signallers = Signallers::new(Signal::HUP, Unhandled::Wait);
+        let told = runtime.block_on(signallers.bump(&pids, &batch()));
+        assert!(waiting(told).contains(&format!("PID {}", late.pid())));
+        ready.expect("1");
+    }
+}
+
+#[test]
 fn a_program_that_was_started_after_the_batch_was_complete_is_not_told() {
     let marker = marker("fresh");
     let batch = batch();
@@ -258,11 +290,12 @@ fn a_new_instance_of_the_target_is_a_new_target() {
 #[test]
 fn a_helper_is_never_the_target() {
     let marker = marker("helper");
-    let program = Program::handling("1", &marker);
-    let pid = program.pid();
-    let signaller = Signaller::new(by_command(&marker), Signal::HUP, Unhandled::Wait);
-    waiting(bump(&mut signaller.except(move |helper| helper == pid), &batch()));
+    let start = || Ok(Program::handling("1", &marker));
+    let (program, awaited) = start_awaited(start, |program| Some(program.pid())).expect("a helper");
+    let mut signaller = Signaller::new(by_command(&marker), Signal::HUP, Unhandled::Wait);
+    waiting(bump(&mut signaller, &batch()));
     assert!(program.rest().is_empty());
+    drop(awaited);
 }
 
 #[test]
