@@ -45,9 +45,10 @@ impl Removals {
 
     pub fn push(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
         // What was wanted again meanwhile is a removal of its own.
-        if self.waiting.insert(path.clone(), owner).is_none() {
+        if !self.waiting.contains_key(&path) {
             self.asked.remove(&path);
         }
+        self.waiting.insert(path, owner);
         self.changed();
     }
 

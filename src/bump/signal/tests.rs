@@ -290,7 +290,8 @@ fn a_new_instance_of_the_target_is_a_new_target() {
 #[test]
 fn a_helper_is_never_the_target() {
     let marker = marker("helper");
-    let start = || Ok(Program::handling("1", &marker));
+    let named = marker.clone();
+    let start = move || Ok(Program::handling("1", &named));
     let (program, awaited) = start_awaited(start, |program| Some(program.pid())).expect("a helper");
     let mut signaller = Signaller::new(by_command(&marker), Signal::HUP, Unhandled::Wait);
     waiting(bump(&mut signaller, &batch()));
