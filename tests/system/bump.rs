@@ -57,6 +57,28 @@ fn a_thousand_changes_are_a_handful_of_bumps_and_the_last_follows_the_last_chang
 }
 
 #[test]
+fn a_thousand_updates_of_an_object_are_a_handful_of_bumps_and_the_last_follows_the_last_update() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a", "0")])).await;
+        let target = Target::noting(&workspace, r#"cat "$dir/a""#).await;
+        // A machine that is busy makes a pause now and then; it is to be none of the settling.
+        let sidecar = signalling(&namespace, &workspace).args(["--settle=1s", "--settle-max=5s"]).start();
+        sidecar.in_sync().await;
+        for number in 1..=1000 {
+            namespace.replace(&config_map("routes", [("a", &number.to_string())])).await;
+        }
+        sidecar
+            .until("a bump that sees the last", || match target.bumps() {
+                bumps if bumps.last().is_some_and(|seen| seen.trim() == "1000") => Ok(()),
+                bumps => Err(format!("{bumps:?}")),
+            })
+            .await;
+        assert!(target.bumps().len() <= 10, "{:?}", target.bumps());
+    });
+}
+
+#[test]
 fn the_first_sync_bumps_who_ran_before_it() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
