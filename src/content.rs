@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use self::spool::TEMPORARY_PREFIX;
 pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
 
+/// What is read of a file at once, at the most.
+const CHUNK_BYTES: usize = 16 * 1024;
+
 /// What tells one content from another: its SHA-256, and its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest {
@@ -37,8 +40,11 @@ impl Digest {
     pub fn of(file: &mut File, bytes_max: u64) -> io::Result<Option<Self>> {
         let mut hash = Sha256::new();
         let mut len_bytes = 0;
-        let mut buffer = [0; 16 * 1024];
-        let mut from = file.take(bytes_max.saturating_add(1));
+        let bytes_max_and_one = bytes_max.saturating_add(1);
+        // No larger than what can come: making it all zeros would be a tenth of the work for a small file.
+        let mut buffer =
+            vec![0; usize::try_from(bytes_max_and_one).map_or(CHUNK_BYTES, |bytes| bytes.min(CHUNK_BYTES))];
+        let mut from = file.take(bytes_max_and_one);
         loop {
             match from.read(&mut buffer) {
                 Ok(0) if len_bytes > bytes_max => return Ok(None),
