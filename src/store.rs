@@ -32,6 +32,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -55,6 +56,9 @@ use crate::printable::printable;
 
 /// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
 const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
+
+/// How long a lock that somebody has is waited for.
+const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// The file in configbump's own folder that is locked.
 const LOCK_NAME: &str = "lock";
@@ -529,12 +533,19 @@ fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {
 /// Two of them would remove each other's files. A file system without locks has to do without.
 fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
     let file = open_lock(own).map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
-        Err(error) => tracing::debug!("{} cannot be locked: {error}", dir.display()),
+    let asked = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // One that was killed may leave a process that it was just starting, which has a copy of the handle until its execve(2).
+            Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_TIME_MAX => std::thread::sleep(LOCK_TIME_MAX / 50),
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+            Err(error) => {
+                tracing::debug!("{} cannot be locked: {error}", dir.display());
+                return Ok(file);
+            }
+            Ok(()) => return Ok(file),
+        }
     }
-    Ok(file)
 }
 
 /// Removes what a killed run left half-done, and folders that somebody put where files of configbump's own belong.

@@ -133,7 +133,8 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// What is left in the folder of the state, and of trees that nobody needs.
 fn leftovers(workspace: &Workspace) -> Vec<String> {
-    let state = names(&workspace.path(".configbump")).into_iter().filter(|name| name != "record");
+    let own = names(&workspace.path(".configbump")).into_iter();
+    let state = own.filter(|name| !["lock", "record"].contains(&name.as_str()));
     // The live tree may stay, and the one before it.
     let trees = names(&workspace.dir()).into_iter().filter(|name| name.starts_with("..2")).skip(2);
     state.chain(trees).collect()
