@@ -84,8 +84,12 @@ bench scale: static
 		CONFIGBUMP_RELEASED=$(MUSL_BUILT)/release/configbump \
 		cargo bench --locked --profile counted --bench peers $(BENCHED)
 
+# The addresses that are set at the start take 0.3 MB less, in the file and in memory, where Rust's musl can read them so: it
+# is 1.2.5 from Rust 1.93 on.
+PACKED = $(shell rustc --version | awk -F '[ .]' '$$3 >= 93 { print ",-z,pack-relative-relocs" }')
+
 static: musl
-	$(MUSL_VARIABLES)_RUSTFLAGS="-C link-arg=-Wl,--no-eh-frame-hdr,-T,$(CURDIR)/static.ld" $(MUSL_BUILD) --release
+	$(MUSL_VARIABLES)_RUSTFLAGS="-C link-arg=-Wl,--no-eh-frame-hdr,-T,$(CURDIR)/static.ld$(PACKED)" $(MUSL_BUILD) --release
 
 image: static
 	@[ -n "$(IMAGE_BUILDER)" ] || { echo "make image: it needs podman, buildah, or docker with an engine that runs: install podman" >&2; exit 1; }

@@ -14,6 +14,9 @@ pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
 /// What is read of a file at once, at the most.
 const CHUNK_BYTES: usize = 16 * 1024;
 
+/// What is read at once of one that is smaller than this.
+const SMALL_BYTES: usize = 2 * 1024;
+
 /// What tells one content from another: its SHA-256, and its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest {
@@ -38,15 +41,20 @@ impl Digest {
     ///
     /// When the file cannot be read.
     pub fn of(file: &mut File, bytes_max: u64) -> io::Result<Option<Self>> {
+        // For a small file, making all of a large buffer zeros would be a tenth of the work.
+        if bytes_max < SMALL_BYTES as u64 {
+            Self::through(&mut [0; SMALL_BYTES], file, bytes_max)
+        } else {
+            Self::through(&mut [0; CHUNK_BYTES], file, bytes_max)
+        }
+    }
+
+    fn through(buffer: &mut [u8], file: &mut File, bytes_max: u64) -> io::Result<Option<Self>> {
         let mut hash = Sha256::new();
         let mut len_bytes = 0;
-        let bytes_max_and_one = bytes_max.saturating_add(1);
-        // No larger than what can come: making it all zeros would be a tenth of the work for a small file.
-        let mut buffer =
-            vec![0; usize::try_from(bytes_max_and_one).map_or(CHUNK_BYTES, |bytes| bytes.min(CHUNK_BYTES))];
-        let mut from = file.take(bytes_max_and_one);
+        let mut from = file.take(bytes_max.saturating_add(1));
         loop {
-            match from.read(&mut buffer) {
+            match from.read(buffer) {
                 Ok(0) if len_bytes > bytes_max => return Ok(None),
                 Ok(0) => return Ok(Some(Self { sha256: hash.finalize().into(), len_bytes })),
                 Ok(len) => {
