@@ -14,7 +14,7 @@ use configbump::content::Modes;
 use configbump::event::{Event, Scope, What};
 use configbump::object::{Entry, Kind, Object, ObjectKey};
 use configbump::plan::{Places, Plan};
-use configbump::store::Store;
+use configbump::store::{Publishing, Store};
 
 /// Stands before the name of a workload that is to be run here, below valgrind.
 const RUN: &str = "--run";
@@ -38,7 +38,10 @@ struct Workload {
 /// How many objects are updated, listed or moved.
 const TIMES: usize = 200;
 
-const WORKLOADS: [Workload; 5] = [
+/// How many keys of one object wait: so many that a look at all of them for each would show.
+const HELD: usize = 2_000;
+
+const WORKLOADS: [Workload; 6] = [
     Workload {
         name: "update, 1,000 objects",
         run: || update(1_000),
@@ -67,6 +70,13 @@ const WORKLOADS: [Workload; 5] = [
         times: TIMES as u64,
         instructions_max: 275_000,
         calls_max: 36,
+    },
+    Workload {
+        name: "a held key whose object goes",
+        run: take_back,
+        times: HELD as u64,
+        instructions_max: 15_000,
+        calls_max: 2,
     },
 ];
 
@@ -150,10 +160,14 @@ struct Pipeline {
 impl Pipeline {
     /// With this many objects, from a list.
     fn new(objects: usize) -> Self {
+        Self::publishing(None, objects)
+    }
+
+    fn publishing(publishing: Option<Publishing>, objects: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let dir = folder.path().join("dir");
         let modes = Modes { config_map: 0o644, secret: 0o640 };
-        let store = Store::open(&dir, modes, Prune::Owned, None).expect("a store");
+        let store = Store::open(&dir, modes, Prune::Owned, publishing).expect("a store");
         let all = Scope { kind: Some(Kind::ConfigMap), namespace: None, name: None };
         let plan = Plan::new(Places::new(Layout::Flat, &dir), vec![all]);
         let mut pipeline = Self { plan, store, _folder: folder };
@@ -225,4 +239,20 @@ fn take_over() {
             pipeline.take(What::Delete(object_key("older")));
         }
     });
+}
+
+/// An object goes whose many keys wait, as they do while a check refuses them.
+fn take_back() {
+    let mut pipeline = Pipeline::publishing(Some(Publishing { set: false, keeps_good: false }), 0);
+    let spool = pipeline.store.spool();
+    let entries = names(HELD).map(|key| Entry { key, content: spool.content(Kind::ConfigMap, b"value") }).collect();
+    pipeline.take(What::Apply(Object {
+        key: object_key("held"),
+        resource_version: None,
+        uid: None,
+        created: None,
+        folder: None,
+        entries,
+    }));
+    counted(&mut || pipeline.take(What::Delete(object_key("held"))));
 }

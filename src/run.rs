@@ -282,7 +282,7 @@ impl Pipeline {
             self.resync.list_started(scope);
         }
         let step = self.plan.step(event);
-        step.notices.iter().for_each(|notice| self.tell_of(notice));
+        self.tell_of_all(&step.notices);
         // In its first list a scope has not told yet who else may want a file.
         let hold_removals = !self.plan.is_synced(scope);
         let before = self.tally;

@@ -277,7 +277,7 @@ impl Store {
             if staging.stage.has(path, owner, digest) {
                 return Ok(Some(Effect::Staged));
             }
-            if staging.stage.trying.contains(path) {
+            if staging.stage.is_tried(path) {
                 return Ok(None);
             }
         }
@@ -388,7 +388,7 @@ impl Store {
     fn remove(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, makes_way: bool) -> io::Result<Effect> {
         let stays = self.prune == Prune::Never && !makes_way;
         match &mut self.staging {
-            Some(staging) if !stays && (self.record.owns(path.as_str()) || staging.stage.trying.contains(path)) => {
+            Some(staging) if !stays && (self.record.owns(path.as_str()) || staging.stage.is_tried(path)) => {
                 staging.stage.put(path, owner, None);
                 Ok(Effect::Staged)
             }

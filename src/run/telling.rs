@@ -12,6 +12,9 @@ use crate::publish::Publisher;
 use crate::source::announcer::Reason;
 use crate::telemetry::{Conflict, Hold, Picture, millis};
 
+/// How many lines the log has of one event, so that whoever writes one object does not fill it.
+const NOTICES_MAX: usize = 10;
+
 impl Pipeline {
     /// A file has changed. What the first sync changes is no news.
     pub(super) fn tell_changed(&mut self, path: &RelPath, effect: bump::Effect, owner: &Arc<ObjectKey>) {
@@ -64,25 +67,20 @@ impl Pipeline {
         );
     }
 
-    pub(super) fn tell_of(&mut self, notice: &Notice) {
+    /// Tells of what one event cannot have. Of an object with thousands of such keys the log shows the first.
+    pub(super) fn tell_of_all(&mut self, notices: &[Notice]) {
+        let shown = notices.len().min(NOTICES_MAX);
+        notices[..shown].iter().for_each(log);
+        if let more @ 1.. = notices.len() - shown {
+            tracing::warn!("{more} more of these are left out, all of this one change");
+        }
+        notices.iter().for_each(|notice| self.tell_of(notice));
+    }
+
+    fn tell_of(&mut self, notice: &Notice) {
         match notice {
-            Notice::Conflict { path, winner, loser } => {
-                let (kind, namespace, name) = loser.fields();
-                tracing::warn!(
-                    event = "conflict",
-                    %path,
-                    kind,
-                    namespace,
-                    name,
-                    %winner,
-                    "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name \
-                     decide"
-                );
-                self.announcer.conflict(path, winner, loser);
-            }
+            Notice::Conflict { path, winner, loser } => self.announcer.conflict(path, winner, loser),
             Notice::Refused { object, why } => {
-                let (kind, namespace, name) = object.fields();
-                tracing::warn!(event = "refused", kind, namespace, name, "{object} is not followed as it asks: {why}");
                 self.telemetry.refused(object, why);
                 self.announcer.tell(object, Reason::Refused, why);
             }
@@ -112,6 +110,27 @@ impl Pipeline {
             first_holds: held().take(lines_max).map(hold).collect(),
             held_removals: self.removals.held(),
             bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
+        }
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Conflict { path, winner, loser } => {
+            let (kind, namespace, name) = loser.fields();
+            tracing::warn!(
+                event = "conflict",
+                %path,
+                kind,
+                namespace,
+                name,
+                %winner,
+                "{winner} has {path}, so {loser} waits for it: the older object wins, then kind, namespace and name decide"
+            );
+        }
+        Notice::Refused { object, why } => {
+            let (kind, namespace, name) = object.fields();
+            tracing::warn!(event = "refused", kind, namespace, name, "{object} is not followed as it asks: {why}");
         }
     }
 }

@@ -112,8 +112,8 @@ impl Store {
 
     /// What waits: the path, the object, and a number that grows with every change.
     pub fn staged(&self) -> impl Iterator<Item = (&RelPath, &Arc<ObjectKey>, u64)> {
-        let entries = self.staging.iter().flat_map(|staging| staging.stage.iter());
-        entries.map(|(path, staged)| (path, &staged.owner, staged.serial))
+        let stages = self.staging.iter().map(|staging| &staging.stage);
+        stages.flat_map(|stage| stage.iter().map(|(path, staged)| (path, &staged.owner, stage.serial(staged))))
     }
 
     /// Whether something is live and not all of it visible.
@@ -202,7 +202,7 @@ impl Store {
     }
 
     fn forget_trial(&mut self) {
-        self.staging.iter_mut().for_each(|staging| staging.stage.trying.clear());
+        self.staging.iter_mut().for_each(|staging| staging.stage.end_try());
     }
 
     fn lay_out(&mut self, chosen: impl Fn(&ObjectKey) -> bool) -> io::Result<Option<Candidate>> {
@@ -221,33 +221,40 @@ impl Store {
             }
         };
         let Some(staging) = &mut self.staging else { return Ok(None) };
-        staging.stage.trying = batch.keys().cloned().collect();
+        staging.stage.try_out(batch.keys().cloned().collect());
         let home = if staging.publishing.set { self.dir.clone() } else { self.dir.join(OWN_FOLDER) };
         Ok(Some(Candidate { path: std::path::absolute(home.join(&name))?, tree, batch }))
     }
 
     /// What waits for these objects and is not so already.
     fn batch(&mut self, chosen: impl Fn(&ObjectKey) -> bool) -> io::Result<Batch> {
-        let mut batch = Batch::new();
+        let settled = self.settled(&chosen)?;
+        let Some(Staging { stage, .. }) = &mut self.staging else { return Ok(Batch::new()) };
+        for path in &settled {
+            stage.take_back(path);
+        }
+        let next = |staged: &Staged| Next {
+            owner: Arc::clone(&staged.owner),
+            is_there: staged.file.is_some(),
+            serial: stage.serial(staged),
+        };
+        let entries = stage.iter().filter(|(_, staged)| chosen(&staged.owner));
+        Ok(entries.map(|(path, staged)| (path.clone(), next(staged))).collect())
+    }
+
+    /// The paths that were staged while it was not known what would be live, and are live now.
+    fn settled(&self, chosen: impl Fn(&ObjectKey) -> bool) -> io::Result<Vec<RelPath>> {
         let mut settled = Vec::new();
-        let entries = self.staging.iter().flat_map(|staging| staging.stage.iter());
-        for (path, staged) in entries.filter(|(_, staged)| chosen(&staged.owner)) {
-            match &staged.file {
-                // It was staged while it was not known what would be live.
-                Some((_, digest)) if staged.is_in_doubt && self.is_present(path, digest)? => settled.push(path.clone()),
-                file => {
-                    let owner = Arc::clone(&staged.owner);
-                    let next = Next { owner, is_there: file.is_some(), serial: staged.serial };
-                    batch.insert(path.clone(), next);
-                }
+        let Some(Staging { stage, .. }) = &self.staging else { return Ok(settled) };
+        for (path, staged) in stage.iter().filter(|(_, staged)| chosen(&staged.owner)) {
+            if let Some((_, digest)) = &staged.file
+                && stage.is_in_doubt(path, staged)
+                && self.is_present(path, digest)?
+            {
+                settled.push(path.clone());
             }
         }
-        if let Some(staging) = &mut self.staging {
-            for path in &settled {
-                staging.stage.take_back(path);
-            }
-        }
-        Ok(batch)
+        Ok(settled)
     }
 
     pub(super) fn announce_tree(&mut self) -> io::Result<String> {

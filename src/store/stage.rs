@@ -13,30 +13,51 @@ pub(super) struct Staged {
     pub owner: Arc<ObjectKey>,
     /// The file; `None`: it goes.
     pub file: Option<(Spooled, Digest)>,
-    /// Grows with every change, so that a later one can be told from the one that was tried.
-    pub serial: u64,
-    /// Whether it may turn out to be live already.
-    pub is_in_doubt: bool,
+    /// Of its own newest change; see [`Stage::serial`].
+    serial: u64,
+    /// Whether it may turn out to be live already; see [`Stage::is_in_doubt`].
+    is_in_doubt: bool,
+}
+
+/// What waits for an object, as a whole.
+#[derive(Debug, Default)]
+struct Waiting {
+    paths: usize,
+    /// When something of it has gone, or has become another's: what is left is together something new from then on. It is
+    /// noted here, not at each path, for of paths there may be tens of thousands, which go one by one.
+    changed: u64,
+}
+
+/// What is being tried: whether it will be live is not known, so nothing can be said to be there already.
+#[derive(Debug, Default)]
+struct Tried {
+    paths: BTreeSet<RelPath>,
+    /// The newest change at that time.
+    serial: u64,
 }
 
 /// The stage. Its memory grows with the number of paths on it.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     entries: BTreeMap<RelPath, Staged>,
+    /// Those that something waits for.
+    owners: BTreeMap<Arc<ObjectKey>, Waiting>,
+    /// The newest change.
     serial: u64,
-    /// The paths that are being tried: whether they will be live is not known, so nothing can be said to be there already.
-    pub trying: BTreeSet<RelPath>,
+    tried: Tried,
 }
 
 impl Stage {
     pub fn put(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, file: Option<(Spooled, Digest)>) {
         self.serial += 1;
-        let is_in_doubt = self.trying.contains(path);
+        let is_in_doubt = self.is_tried(path);
         let staged = Staged { owner: Arc::clone(owner), file, serial: self.serial, is_in_doubt };
-        if let Some(before) = self.entries.insert(path.clone(), staged)
-            && before.owner != *owner
-        {
-            self.touch(&before.owner);
+        self.count_in(owner);
+        if let Some(before) = self.entries.insert(path.clone(), staged) {
+            self.count_out(&before.owner);
+            if before.owner != *owner {
+                self.touch(&before.owner);
+            }
         }
     }
 
@@ -50,6 +71,8 @@ impl Stage {
         }
         if before != owner {
             let before = std::mem::replace(before, Arc::clone(owner));
+            self.count_in(owner);
+            self.count_out(&before);
             self.touch(&before);
             self.touch(owner);
         }
@@ -59,16 +82,17 @@ impl Stage {
     /// The path is to stay as it is; whether it was to change.
     pub fn take_back(&mut self, path: &RelPath) -> bool {
         let Some(staged) = self.entries.remove(path) else { return false };
+        self.count_out(&staged.owner);
         self.touch(&staged.owner);
         true
     }
 
-    /// What else waits for an object has changed with what has gone: together it is something new.
-    fn touch(&mut self, owner: &ObjectKey) {
-        self.serial += 1;
-        for (path, staged) in self.entries.iter_mut().filter(|(_, staged)| *staged.owner == *owner) {
-            staged.serial = self.serial;
-            staged.is_in_doubt |= self.trying.contains(path);
+    /// Takes off what went live, unless it has changed since.
+    pub fn went_live(&mut self, path: &RelPath, serial: u64) {
+        if self.entries.get(path).is_some_and(|staged| self.serial(staged) == serial)
+            && let Some(staged) = self.entries.remove(path)
+        {
+            self.count_out(&staged.owner);
         }
     }
 
@@ -76,14 +100,64 @@ impl Stage {
         self.entries.get(path)
     }
 
-    /// Takes off what went live, unless it has changed since.
-    pub fn went_live(&mut self, path: &RelPath, serial: u64) {
-        if self.entries.get(path).is_some_and(|staged| staged.serial == serial) {
-            self.entries.remove(path);
+    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Staged)> {
+        self.entries.iter()
+    }
+
+    /// A number that grows with every change of this, or of what else waits for its object, so that a later state can be told
+    /// from the one that was tried.
+    pub fn serial(&self, staged: &Staged) -> u64 {
+        staged.serial.max(self.changed(&staged.owner))
+    }
+
+    /// Whether it was staged, or its object has changed, while it was not known what would be live.
+    pub fn is_in_doubt(&self, path: &RelPath, staged: &Staged) -> bool {
+        staged.is_in_doubt || (self.changed(&staged.owner) > self.tried.serial && self.is_tried(path))
+    }
+
+    /// From here on these paths are being tried.
+    pub fn try_out(&mut self, paths: BTreeSet<RelPath>) {
+        self.end_try();
+        self.tried = Tried { paths, serial: self.serial };
+    }
+
+    /// No path is being tried any more.
+    pub fn end_try(&mut self) {
+        let Tried { paths, serial } = std::mem::take(&mut self.tried);
+        for path in &paths {
+            if let Some(staged) = self.entries.get_mut(path) {
+                let changed = self.owners.get(&staged.owner).map_or(0, |waiting| waiting.changed);
+                staged.is_in_doubt |= changed > serial;
+            }
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Staged)> {
-        self.entries.iter()
+    pub fn is_tried(&self, path: &RelPath) -> bool {
+        self.tried.paths.contains(path)
+    }
+
+    fn changed(&self, owner: &Arc<ObjectKey>) -> u64 {
+        self.owners.get(owner).map_or(0, |waiting| waiting.changed)
+    }
+
+    /// What else waits for an object has changed with what has gone: together it is something new.
+    fn touch(&mut self, owner: &Arc<ObjectKey>) {
+        self.serial += 1;
+        if let Some(waiting) = self.owners.get_mut(owner) {
+            waiting.changed = self.serial;
+        }
+    }
+
+    fn count_in(&mut self, owner: &Arc<ObjectKey>) {
+        self.owners.entry(Arc::clone(owner)).or_default().paths += 1;
+    }
+
+    fn count_out(&mut self, owner: &Arc<ObjectKey>) {
+        if let Some(waiting) = self.owners.get_mut(owner) {
+            waiting.paths -= 1;
+            if waiting.paths == 0 {
+                self.owners.remove(owner);
+            }
+        }
     }
 }

@@ -382,6 +382,33 @@ fn hostile_keys_names_and_folders_lead_to_no_file_and_no_second_line() {
 }
 
 #[test]
+fn a_thousand_keys_that_an_object_cannot_have_take_few_lines_of_the_log() {
+    const KEYS: usize = 1000;
+    const SHOWN: usize = 10;
+    // In the unique layout a name has its namespace and object in front, and is too long for a file then.
+    let long = "n".repeat(240);
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("{long}-{number}")).collect();
+    let values = |value| keys.iter().map(move |key| (key.as_str(), value)).collect::<Vec<_>>();
+    run(async {
+        for layout in ["flat", "unique"] {
+            let workspace = Workspace::new();
+            let scene = Scene::new(&workspace);
+            let sidecar = scene.launch().args(["--layout", layout]).start();
+            sidecar.says("in sync").await;
+            if layout == "flat" {
+                scene.put_map("first", "", &values("1"));
+                scene.shows(&sidecar, &values("1")).await;
+            }
+            let before = sidecar.lines_with(&[""]).len();
+            scene.put_map("second", "", &values("2"));
+            sidecar.says(&format!("{} more of these are left out", KEYS - SHOWN)).await;
+            assert_eq!(sidecar.lines_with(&[""]).len() - before, SHOWN + 1);
+            sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
 fn no_value_of_a_secret_is_in_the_log_and_nobody_else_can_read_one_at_any_moment() {
     const CHANGES: usize = 60;
     run(async {
