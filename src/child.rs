@@ -12,6 +12,7 @@
 //! does) does not reach COMMAND past it.
 
 mod family;
+mod faults;
 pub mod init;
 mod signals;
 mod starter;
@@ -26,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::family::{Awaited, is_awaited, start_awaited};
+pub use self::faults::hold_faults;
 pub use self::signals::pass_on;
 pub use self::starter::keep_rights_for_children;
 pub use self::supervisor::supervise;
@@ -59,6 +61,11 @@ pub enum ChildError {
     Start { program: String, error: io::Error },
     #[error("cannot look after a command: {what}: {error}")]
     Setup { what: &'static str, error: io::Error },
+    #[error(
+        "the program has been killed, and the kernel keeps it: it may wait for a file server or a device; another one is started when \
+         it has gone"
+    )]
+    Kept,
     /// A restart that came too late.
     #[error("the program is not started again: configbump has been asked to stop, or the program has ended")]
     Over,
@@ -72,7 +79,7 @@ impl ChildError {
         match self {
             Self::Start { error, .. } if error.kind() == io::ErrorKind::NotFound => 127,
             Self::Start { .. } => 126,
-            Self::Setup { .. } | Self::Over => 1,
+            Self::Setup { .. } | Self::Kept | Self::Over => 1,
         }
     }
 }
@@ -119,7 +126,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// When there will be no new one: configbump is stopping, or it could not be started, which ends the supervisor.
+    /// When there will be no new one: configbump is stopping, or it could not be started, which ends the supervisor. When there is
+    /// none yet, for the old one does not go although it has been killed.
     pub async fn restart(&self) -> Result<(), ChildError> {
         let (done, outcome) = oneshot::channel();
         self.send(Message::Restart { done }).await;

@@ -10,10 +10,15 @@ use configbump::doctor;
 use configbump::run::{RunError, confine, run};
 use configbump::telemetry::{self, Recent};
 use tokio::runtime::Runtime;
+use zeroizing_alloc::ZeroAlloc;
 
 /// How many threads may read long answers of the server, or look up its name, at a time. There is none while nothing of
 /// that is to be done.
 const READER_THREADS_MAX: usize = 64;
+
+/// Overwrites what is given back: a Secret is in the buffers of TLS and of the connection as well.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 /// Wrong usage, as for other commands.
 const USAGE: u8 = 2;
@@ -42,6 +47,12 @@ fn run_as_asked(config: Config) -> ExitCode {
         && let Some(ended) = child::init::serve_as_process_1()
     {
         return ended.map_or_else(|error| complain(&error, 1), ExitCode::from);
+    }
+    // What it is sent is for the program then.
+    if config.bump.program.is_some()
+        && let Err(error) = child::hold_faults()
+    {
+        return complain(&error, 1);
     }
     match start(config) {
         Ok(code) => ExitCode::from(code),

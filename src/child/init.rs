@@ -19,6 +19,7 @@ use rustix::thread::set_name;
 use thiserror::Error;
 
 use super::exit_code;
+use super::faults::{hold_faults, start_without};
 use super::signals::{Arrivals, passed_on};
 
 /// The executable, also where it is the only file and whatever has become of its name.
@@ -57,23 +58,25 @@ pub fn serve_as_process_1() -> Option<Result<u8, InitError>> {
 }
 
 fn serve() -> Result<u8, InitError> {
+    hold_faults().map_err(InitError::Signals)?;
     // Before the child is there, so that none of its signals, nor one for it, is missed.
     let mut arrivals = Arrivals::of(passed_on().chain([Signal::CHILD])).map_err(InitError::Signals)?;
     let child = start().map_err(InitError::Start)?;
-    for arrival in arrivals.iter() {
-        match arrival.signal {
-            Signal::CHILD => {
-                if let Some(code) = reap(child).map_err(InitError::Wait)? {
-                    return Ok(code);
+    loop {
+        for arrival in arrivals.next().map_err(InitError::Signals)? {
+            match arrival.signal {
+                Signal::CHILD => {
+                    if let Some(code) = reap(child).map_err(InitError::Wait)? {
+                        return Ok(code);
+                    }
                 }
+                // The child is in the same group, so it has had this.
+                _ if arrival.by_terminal => {}
+                // It has not been waited for, so its PID is its own. A signal that cannot be sent to it is for nobody.
+                signal => _ = kill_process(child, signal),
             }
-            // The child is in the same group, so it has had this.
-            _ if arrival.by_terminal => {}
-            // It has not been waited for, so its PID is its own. A signal that cannot be sent to it is for nobody.
-            signal => _ = kill_process(child, signal),
         }
     }
-    Err(InitError::Signals(io::ErrorKind::UnexpectedEof.into()))
 }
 
 fn start() -> io::Result<Pid> {
@@ -82,7 +85,7 @@ fn start() -> io::Result<Pid> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    command.args(arguments).spawn().map(|child| Pid::from_child(&child))
+    start_without(|| command.args(arguments).spawn()).map(|child| Pid::from_child(&child))
 }
 
 /// Reaps all that have ended; the exit code of `child` if it is among them.

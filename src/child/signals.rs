@@ -1,24 +1,28 @@
 //! The signals that configbump gets and the program should have.
 //!
-//! These are all that can be caught, real-time ones included, but for SIGCHLD, which is about configbump's own children,
-//! and those that a fault of configbump itself raises. `signal-hook` catches them, since it tells where one comes from: a
-//! SIGPIPE of configbump's own write must not kill the program, and a Ctrl-C that the terminal has given to both must not
-//! reach it twice.
+//! These are all that a process can get, real-time ones included, but for SIGCHLD, which is about configbump's own children.
+//! `signal-hook` catches most of them, since it tells where one comes from: a SIGPIPE of configbump's own write must not kill
+//! the program, and a Ctrl-C that the terminal has given to both must not reach it twice. It leaves out those of a fault, which
+//! come another way.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, getpid};
 use rustix_libc_wrappers::process::SignalExt as _;
-use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
+use super::faults::Faults;
 use super::{Farewell, Handle, Message, shares_terminal};
 
-/// What a process cannot catch, what is about configbump's own children, and what a fault raises in whoever commits it.
-const OUR_OWN: [Signal; 9] = [
+/// What a process cannot catch, what is about configbump's own children, and the [`faults`](super::faults).
+const NOT_CAUGHT: [Signal; 9] = [
     Signal::KILL,
     Signal::STOP,
     Signal::CHILD,
@@ -51,24 +55,40 @@ pub(super) struct Arrival {
     pub by_terminal: bool,
 }
 
-/// The signals that come, from the moment that this is made.
+/// The signals that come, from the moment that this is made: those that are asked for, and faults that are held.
 #[derive(Debug)]
-pub(super) struct Arrivals(SignalsInfo<WithOrigin>);
+pub(super) struct Arrivals {
+    caught: SignalDelivery<UnixStream, WithOrigin>,
+    faults: Faults,
+}
 
 impl Arrivals {
     pub(super) fn of(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
-        SignalsInfo::new(signals.into_iter().map(Signal::as_raw)).map(Self)
+        let (read, write) = UnixStream::pair()?;
+        let signals = signals.into_iter().map(Signal::as_raw);
+        let caught = SignalDelivery::with_pipe(read, write, WithOrigin::default(), signals)?;
+        Ok(Self { caught, faults: Faults::new()? })
     }
 
-    /// Waits for the next one, for ever.
-    pub(super) fn iter(&mut self) -> impl Iterator<Item = Arrival> {
-        self.0.forever().filter_map(|origin| arrival(&origin))
+    /// Waits for the next ones, for ever.
+    pub(super) fn next(&mut self) -> io::Result<Vec<Arrival>> {
+        let mut sources =
+            [PollFd::new(self.caught.get_read(), PollFlags::IN), PollFd::new(&self.faults, PollFlags::IN)];
+        match poll(&mut sources, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut arrivals: Vec<Arrival> = self.caught.pending().filter_map(|origin| arrival(&origin)).collect();
+        while let Some(signal) = self.faults.next()? {
+            arrivals.push(Arrival { signal, by_terminal: false });
+        }
+        Ok(arrivals)
     }
 }
 
-/// All that is passed on.
+/// All that is caught and passed on.
 pub(super) fn passed_on() -> impl Iterator<Item = Signal> {
-    (1..SIGNAL_MAX).filter_map(Signal::from_raw).filter(|signal| !OUR_OWN.contains(signal))
+    (1..SIGNAL_MAX).filter_map(Signal::from_raw).filter(|signal| !NOT_CAUGHT.contains(signal))
 }
 
 /// What has come, unless it is about configbump itself: raised by a system call of its own, or by one of its limits.
@@ -84,7 +104,7 @@ fn arrival(origin: &Origin) -> Option<Arrival> {
 }
 
 /// From now on the program gets what configbump is sent. SIGTERM and SIGINT ask it to end, and configbump with it; a
-/// second one of them ends the grace.
+/// second one of them ends the grace. Those of a fault are passed on if they were [held](super::hold_faults).
 ///
 /// # Errors
 ///
@@ -94,11 +114,17 @@ pub fn pass_on(handle: Handle) -> io::Result<()> {
     let mut arrivals = Arrivals::of(passed_on().filter(|signal| !(shared && JOB_CONTROL.contains(signal))))?;
     let mut relay = Relay { shared, first_request: None };
     let wait = move || {
-        for arrival in arrivals.iter() {
-            if let Some(message) = relay.message(arrival, Instant::now())
-                && !handle.send_blocking(message)
-            {
-                break;
+        loop {
+            let batch = match arrivals.next() {
+                Ok(batch) => batch,
+                Err(error) => return tracing::error!(%error, "signals reach the program no more: cannot wait for them"),
+            };
+            for arrival in batch {
+                if let Some(message) = relay.message(arrival, Instant::now())
+                    && !handle.send_blocking(message)
+                {
+                    return;
+                }
             }
         }
     };
@@ -166,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn real_time_signals_are_passed_on_and_those_about_ourselves_are_not() {
+    fn real_time_signals_are_caught_and_those_about_ourselves_are_not() {
         let passed: Vec<_> = passed_on().map(Signal::as_raw).collect();
         assert!([1, 2, 3, 10, 13, 15, 20, 28, 35, 50, 64].iter().all(|signal| passed.contains(signal)), "{passed:?}");
-        assert!(OUR_OWN.iter().all(|signal| !passed.contains(&signal.as_raw())), "{passed:?}");
+        assert!(NOT_CAUGHT.iter().all(|signal| !passed.contains(&signal.as_raw())), "{passed:?}");
     }
 }

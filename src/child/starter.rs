@@ -11,6 +11,8 @@ use std::thread;
 
 use tokio::runtime::Handle;
 
+use super::faults;
+
 type Start = Box<dyn FnOnce() + Send>;
 
 /// The process has one, as it has its children.
@@ -32,6 +34,7 @@ pub fn keep_rights_for_children(runtime: Handle) -> io::Result<()> {
 
 /// Starts a child, from that thread if there is one.
 pub(super) fn start<C: Send + 'static>(spawn: impl FnOnce() -> io::Result<C> + Send + 'static) -> io::Result<C> {
+    let spawn = || faults::start_without(spawn);
     let Some(starter) = STARTER.get() else { return spawn() };
     let (sender, outcome) = sync_channel(1);
     // Whoever asked waits for the outcome.

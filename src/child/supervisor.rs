@@ -85,6 +85,13 @@ struct Ending {
     deadline: Option<Instant>,
 }
 
+impl Ending {
+    /// Whether even SIGKILL has not helped.
+    fn is_kept(&self) -> bool {
+        self.killed && self.deadline.is_none()
+    }
+}
+
 enum Then {
     End,
     Start(Vec<oneshot::Sender<Result<(), ChildError>>>),
@@ -159,9 +166,10 @@ impl Supervisor {
 
     fn restart(&mut self, done: oneshot::Sender<Result<(), ChildError>>) -> Turn {
         match &mut self.ending {
+            // Whoever asked may have gone.
+            Some(ending) if ending.is_kept() => _ = done.send(Err(ChildError::Kept)),
             // The program that is about to be started will read what has changed until then.
             Some(Ending { then: Then::Start(waiting), .. }) => waiting.push(done),
-            // Whoever asked may have gone.
             Some(Ending { then: Then::End, .. }) => _ = done.send(Err(ChildError::Over)),
             None => self.ending = Some(self.ending(Then::Start(vec![done]), Farewell::Usual)),
         }
@@ -194,8 +202,17 @@ impl Supervisor {
             return self.kill();
         }
         ending.deadline = None;
-        warn!("the program has been killed, and the kernel keeps it: it may wait for a file server or a device");
-        Ok(matches!(ending.then, Then::End).then_some(KILLED))
+        warn!("{}", ChildError::Kept);
+        match &mut ending.then {
+            Then::End => Ok(Some(KILLED)),
+            Then::Start(waiting) => {
+                for done in waiting.drain(..) {
+                    // Whoever asked may have gone.
+                    let _ = done.send(Err(ChildError::Kept));
+                }
+                Ok(None)
+            }
+        }
     }
 
     fn kill(&mut self) -> Turn {

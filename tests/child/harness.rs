@@ -133,9 +133,13 @@ impl Supervised {
         self.child.stdin.as_mut().expect("a terminal").write_all(keys.as_bytes()).expect("to type");
     }
 
-    pub fn ask(&mut self, request: &str) -> String {
+    pub fn tell(&mut self, request: &str) {
         let control = self.control.as_mut().expect("a controlled one");
         control.write_all(format!("{request}\n").as_bytes()).expect("to ask");
+    }
+
+    pub fn ask(&mut self, request: &str) -> String {
+        self.tell(request);
         let mut answer = String::new();
         // A byte at a time is what a reader that is dropped afterwards may take.
         let stdout = self.child.stdout.as_mut().expect("its output");

@@ -6,11 +6,12 @@ use rustix::process::{Signal, kill_process};
 
 use crate::harness::{Asked, children_of, until, zombies_of};
 use crate::role;
+use crate::signals::passes_on_every_signal;
 
 crate::tests!(
     process_1_ends_with_the_code_of_the_command,
     process_1_reaps_what_the_supervisor_is_not_told_of,
-    process_1_passes_signals_on,
+    process_1_passes_every_signal_on,
     a_supervisor_that_is_killed_ends_process_1_with_137,
     ctrl_c_on_the_terminal_of_process_1_reaches_the_command_once,
     process_1_that_cannot_start_itself_says_so_in_one_line,
@@ -48,15 +49,10 @@ fn process_1_reaps_what_the_supervisor_is_not_told_of() {
     });
 }
 
-fn process_1_passes_signals_on() {
+fn process_1_passes_every_signal_on() {
     let mut supervised = Asked::PLAIN.in_namespace().grace_ms(300).recorder();
     let init = supervised.process_1();
-    for (signal, line) in [(Signal::HUP, "got 1"), (Signal::USR1, "got 10"), (Signal::WINCH, "got 28")] {
-        kill_process(init, signal).expect("to signal it");
-        supervised.recorded(line);
-    }
-    kill_process(init, Signal::TERM).expect("to signal it");
-    supervised.recorded("got 15");
+    passes_on_every_signal(init, &supervised);
     assert_eq!(supervised.code(), 137);
 }
 

@@ -1,14 +1,17 @@
 //! What this executable is when a test starts it again.
 
 use std::fs::{File, OpenOptions};
+use std::hint::black_box;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::thread;
 use std::time::Duration;
 
 use configbump::child::{self, ChildConfig, Handle};
 use configbump::command::Command;
+use nix::sys::signal::{SigSet, Signal as Fault};
+use nix::sys::signalfd::SignalFd;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -25,6 +28,9 @@ pub const GRACE: &str = "CHILD_TEST_GRACE";
 pub const SUPERVISOR: &str = "supervisor";
 /// A program that survives every signal that it can, and writes each to the file that is its argument.
 pub const RECORDER: &str = "recorder";
+
+/// By which the kernel tells a process of its own fault.
+const FAULTS: [i32; 6] = [4, 5, 7, 8, 11, 31];
 
 /// Plays the role that the environment names; `None` if this is the test itself.
 pub fn play() -> Option<ExitCode> {
@@ -45,6 +51,7 @@ fn supervisor() -> ExitCode {
         }
         None => {}
     }
+    child::hold_faults().expect("to block signals");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match runtime.block_on(supervise()) {
         Ok(code) => ExitCode::from(code),
@@ -101,8 +108,14 @@ async fn obey(handle: &Handle, line: &str) {
             raise(Signal::PIPE.as_raw()).expect("to raise it");
             println!("raised");
         }
+        "overflow the stack" => println!("the stack has no end: {}", overflow(0)),
         other => panic!("no such request: {other}"),
     }
+}
+
+/// The only fault that safe code can commit.
+fn overflow(depth: u64) -> u64 {
+    if black_box(depth) == u64::MAX { 0 } else { black_box(overflow(depth + 1)) + 1 }
 }
 
 /// Starts a process as a hook is started, and waits for it only when the supervisor has looked at its remains.
@@ -127,13 +140,21 @@ async fn leaving_hook() -> String {
 }
 
 fn recorder() -> ExitCode {
-    let file = std::env::args_os().nth(1).expect("a file");
-    let caught = (1..=64).filter(|signal| ![4, 8, 9, 11, 19, 32, 33].contains(signal));
+    let file = PathBuf::from(std::env::args_os().nth(1).expect("a file"));
+    assert_eq!(SigSet::thread_get_mask(), Ok(SigSet::empty()), "it starts with the signals as usual");
+    child::hold_faults().expect("to block signals");
+    let faults = FAULTS.map(|fault| Fault::try_from(fault).expect("a signal")).into_iter().collect();
+    let mut faults = SignalFd::new(&faults).expect("a descriptor");
+    let caught = (1..=64).filter(|signal| !FAULTS.contains(signal) && ![9, 19, 32, 33].contains(signal));
     // With its origin each counts by itself; without, those that come together are one.
     let mut signals = SignalsInfo::<WithOrigin>::new(caught).expect("to catch signals");
-    record(Path::new(&file), &format!("ready {}", std::process::id()));
+    record(&file, &format!("ready {}", std::process::id()));
+    thread::spawn({
+        let file = file.clone();
+        move || faults.by_ref().for_each(|info| record(&file, &format!("got {}", info.ssi_signo)))
+    });
     for origin in signals.forever() {
-        record(Path::new(&file), &format!("got {}", origin.signal));
+        record(&file, &format!("got {}", origin.signal));
     }
     ExitCode::FAILURE
 }

@@ -1,39 +1,57 @@
 //! What is sent to configbump reaches the program.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Asked, Supervised, parent_of, until};
 
 crate::tests!(
-    every_signal_that_can_be_caught_is_passed_on,
+    every_signal_that_a_process_can_get_is_passed_on,
+    a_real_fault_ends_the_supervisor_although_a_sent_one_does_not,
     a_sigterm_that_the_command_handles_ends_with_its_code,
     a_sigpipe_of_the_supervisor_itself_is_not_passed_on,
     ctrl_c_reaches_the_command_once,
 );
 
 /// By number, as `kill` takes real-time ones too.
-fn kill(supervised: &Supervised, signal: i32) {
-    let pid = supervised.pid().as_raw_pid().to_string();
+fn kill(to: Pid, signal: i32) {
+    let pid = to.as_raw_pid().to_string();
     assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill").success());
 }
 
-fn every_signal_that_can_be_caught_is_passed_on() {
-    let supervised = Asked::PLAIN.recorder();
-    // Those that stop or kill whatever a process does, faults, and SIGCHLD; the C library's own are 32 and 33, or 34 too.
-    let not = [4, 5, 7, 8, 9, 11, 17, 19, 31, 32, 33, 34];
+/// What is sent to this process reaches the recorder that it runs. It has been asked to end afterwards.
+pub fn passes_on_every_signal(to: Pid, supervised: &Supervised) {
+    // Those that stop or kill whatever a process does, and SIGCHLD; the C library's own are 32 and 33, or 34 too.
+    let not = [9, 17, 19, 32, 33, 34];
     // Last what asks it to end.
     for signal in (1..=64).filter(|signal| !not.contains(signal) && ![2, 15].contains(signal)).chain([15]) {
-        kill(&supervised, signal);
+        kill(to, signal);
         until(&format!("signal {signal} in {:?}", supervised.record()), || {
             supervised.record().contains(&format!("got {signal}")).then_some(())
         });
     }
+}
+
+fn every_signal_that_a_process_can_get_is_passed_on() {
+    let supervised = Asked::PLAIN.recorder();
+    passes_on_every_signal(supervised.pid(), &supervised);
     let interrupted = Asked::PLAIN.recorder();
     interrupted.send(Signal::INT);
     interrupted.recorded("got 2");
+}
+
+fn a_real_fault_ends_the_supervisor_although_a_sent_one_does_not() {
+    let mut supervised = Asked::PLAIN.controlled().recorder();
+    supervised.send(Signal::SEGV);
+    supervised.recorded("got 11");
+    let command = supervised.ready(1);
+    supervised.tell("overflow the stack");
+    let status = supervised.end();
+    kill_process(command, Signal::KILL).expect("it has been left behind");
+    assert_eq!(status.signal(), Some(Signal::SEGV.as_raw()));
 }
 
 fn a_sigterm_that_the_command_handles_ends_with_its_code() {

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitStatus, waitpid};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Asked, children_of, exists, recorder, until, zombies_of};
@@ -19,6 +21,7 @@ crate::tests!(
     a_stopped_command_is_ended_by_sigterm,
     a_restart_gives_a_new_process_and_the_old_one_is_gone,
     a_restart_kills_a_command_that_ignores_sigterm_and_what_it_started,
+    a_restart_that_the_kernel_hinders_fails_in_time_and_happens_when_it_can,
     a_stop_during_a_restart_ends_it,
     a_command_that_ends_itself_after_a_restart_ends_the_supervisor,
     a_command_that_cannot_be_started_again_ends_the_supervisor_with_127,
@@ -122,6 +125,20 @@ fn a_restart_kills_a_command_that_ignores_sigterm_and_what_it_started() {
     assert_eq!(supervised.ask("restart"), "restarted");
     let new = supervised.ready(4);
     assert!(old.iter().all(|pid| !exists(*pid)) && exists(new));
+}
+
+fn a_restart_that_the_kernel_hinders_fails_in_time_and_happens_when_it_can() {
+    let mut supervised = Asked::PLAIN.controlled().grace_ms(100).shell("echo ready $$ >> \"$0\"; exec sleep 1000");
+    let command = nix::unistd::Pid::from_raw(supervised.ready(1).as_raw_pid());
+    // One that has been killed is not gone while somebody traces it who does not look (ptrace(2)).
+    ptrace::attach(command).expect("to trace it");
+    let refusal = "not restarted: the program has been killed, and the kernel keeps it";
+    for _ in 0..2 {
+        let answer = supervised.ask("restart");
+        assert!(answer.starts_with(refusal), "{answer}");
+    }
+    while !matches!(waitpid(command, None).expect("to look"), WaitStatus::Signaled(..)) {}
+    supervised.ready(2);
 }
 
 fn a_stop_during_a_restart_ends_it() {

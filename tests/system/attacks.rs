@@ -463,7 +463,7 @@ fn no_value_of_a_secret_is_in_the_log_and_nobody_else_can_read_one_at_any_moment
     });
 }
 
-fn base64_of(text: &str) -> String {
+pub fn base64_of(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
 }

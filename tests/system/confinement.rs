@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{FileExt as _, chown, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,7 @@ use landlock::{
 };
 use rustix::process::Signal;
 
+use crate::attacks::base64_of;
 use crate::harness::access::{Access, Context, kubeconfig};
 use crate::harness::cluster::ApiServer;
 use crate::harness::namespace::Namespace;
@@ -278,5 +279,62 @@ fn when_it_crashes_the_kernel_dumps_no_memory() {
         let script = format!("{prelude}; kill -ABRT $$");
         let other = Command::new("sh").args(["-ec", &script]).status().expect("a shell");
         assert!(other.core_dumped(), "{other}; the test needs a machine whose core_pattern takes dumps");
+    });
+}
+
+/// How often a text is in the memory of a process, in what it can write to.
+fn copies_in_memory(process: u32, text: &str) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("its maps");
+    let memory = fs::File::open(format!("/proc/{process}/mem")).expect("its memory");
+    let region = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let address = |text| u64::from_str_radix(text, 16).expect("an address");
+        rest.starts_with("rw").then(|| (address(from), address(to)))
+    };
+    let mut copies = 0;
+    for (from, to) in maps.lines().filter_map(region) {
+        let mut bytes = vec![0; usize::try_from(to - from).expect("a size")];
+        // What has been given back meanwhile is no copy.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            copies += bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count();
+        }
+    }
+    copies
+}
+
+#[test]
+fn once_it_is_on_disk_no_value_of_a_secret_is_in_memory_and_what_came_for_it_is_gone_with_the_next_answers() {
+    const REPEATED: usize = 5_000;
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let value = |size: &str, version: usize| format!("{size} value {version} of the Secret;");
+        let object = |version| {
+            let large = value("large", version).repeat(REPEATED);
+            secret("secret", [("small", value("small", version).as_bytes()), ("large", large.as_bytes())])
+        };
+        // As the server sends it: the same wherever a multiple of three bytes stands before.
+        let encoded = |size: &str, version| base64_of(&value(size, version).repeat(3)[..30]);
+        namespace.create(&object(0)).await;
+        let sidecar = Launch::within(&namespace, &workspace).args(["--kinds", "secrets"]).start();
+        let copies = |text: &str| copies_in_memory(sidecar.process(), text);
+        for version in 0..10 {
+            if version > 0 {
+                namespace.replace(&object(version)).await;
+            }
+            let large = value("large", version).repeat(REPEATED);
+            sidecar.holds([("small", value("small", version)), ("large", large)]).await;
+            for size in ["small", "large"] {
+                assert_eq!(copies(&value(size, version)), 0, "the {size} one, version {version}");
+            }
+        }
+        // The buffers of TLS and of the connection have it until they take the next bytes.
+        let other = secret("other", [("other", "x".repeat(100_000).as_bytes())]);
+        namespace.create(&other).await;
+        sidecar.says("wrote other").await;
+        for (size, version) in ["small", "large"].iter().flat_map(|size| (0..10).map(move |version| (size, version))) {
+            assert_eq!(copies(&encoded(size, version)), 0, "the {size} one, version {version}");
+        }
+        assert!(copies("wrote other") + copies(&encoded("xxx", 0)) > 0 || copies("other") > 0, "memory is looked at");
     });
 }
