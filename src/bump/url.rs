@@ -54,6 +54,8 @@ const WORD_BYTES_MIN: usize = 8;
 #[derive(Debug)]
 pub struct Url {
     config: UrlConfig,
+    /// Whether there has been an answer. Until then, whoever is to be called may not have been started.
+    was_answered: bool,
 }
 
 impl Url {
@@ -65,7 +67,7 @@ impl Url {
                 config.shown()
             );
         }
-        Self { config }
+        Self { config, was_answered: false }
     }
 
     /// The URL, without what may be a secret in it.
@@ -79,8 +81,9 @@ impl Url {
     /// # Errors
     ///
     /// [`BumpError::Refused`] for a status that says that the new files are bad, [`BumpError::Failed`] for any other, and
-    /// when there is no answer in time. No redirect is followed.
-    pub async fn bump(&self, _batch: &Batch) -> Result<(), BumpError> {
+    /// when there is no answer in time; no redirect is followed. [`BumpError::Waiting`] if nobody listens there, and nobody has yet: a
+    /// program may be started only when configbump is ready, as the containers after a native sidecar are.
+    pub async fn bump(&mut self, _batch: &Batch) -> Result<(), BumpError> {
         let outcome = match timeout(self.config.timeout, self.call()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Trouble::Call(format!(
@@ -90,6 +93,7 @@ impl Url {
         };
         let text = |why| format!("--url: {} {why}", self.config.shown());
         outcome.map_err(|trouble| match trouble {
+            Trouble::Nobody(why) => BumpError::Waiting(text(why)),
             Trouble::Call(why) => BumpError::Failed(text(why)),
             Trouble::Files(why) => BumpError::Refused(text(why)),
         })
@@ -117,7 +121,7 @@ impl Url {
         }
     }
 
-    async fn call(&self) -> Result<(), Trouble> {
+    async fn call(&mut self) -> Result<(), Trouble> {
         let config = &self.config;
         let credentials = config.credentials().map_err(|why| format!("was not called: {why}"))?;
         let tls = tls::config(config).map_err(|why| format!("was not called: {why}"))?;
@@ -132,7 +136,12 @@ impl Url {
             .retry_canceled_requests(false)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        let answer = client.request(request).await.map_err(|error| no_answer(&error))?;
+        let answer = match client.request(request).await {
+            Ok(answer) => answer,
+            Err(error) if is_refused(&error) && !self.was_answered => return Err(Trouble::Nobody(no_answer(&error))),
+            Err(error) => return Err(Trouble::Call(no_answer(&error))),
+        };
+        self.was_answered = true;
         if answer.status().is_success() {
             return Ok(());
         }
@@ -204,6 +213,8 @@ impl Url {
 
 /// Why a call was no success.
 enum Trouble {
+    /// Nobody listens there yet.
+    Nobody(String),
     /// It did not get through, or was a wrong one.
     Call(String),
     /// It got through, and the files are bad.
@@ -261,6 +272,14 @@ fn no_answer(error: &(dyn Error + 'static)) -> String {
         causes.push(error.to_string());
     }
     format!("could not be called: {}{remedy}", printable(&causes.join(": "), 500))
+}
+
+/// Whether nobody listens where the connection was to go.
+fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut errors = std::iter::successors(Some(error), |&error| error.source());
+    errors.any(|error| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    })
 }
 
 /// Whether a certificate is right but for who vouches for it. An I/O error keeps what it was made of apart from what caused it.

@@ -335,6 +335,6 @@ fn once_it_is_on_disk_no_value_of_a_secret_is_in_memory_and_what_came_for_it_is_
         for (size, version) in ["small", "large"].iter().flat_map(|size| (0..10).map(move |version| (size, version))) {
             assert_eq!(copies(&encoded(size, version)), 0, "the {size} one, version {version}");
         }
-        assert!(copies("wrote other") + copies(&encoded("xxx", 0)) > 0 || copies("other") > 0, "memory is looked at");
+        assert!(copies(&workspace.dir().display().to_string()) > 0, "what is in memory is found");
     });
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::harness::cluster::Port;
+use crate::harness::endpoints::Endpoints;
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
 use crate::harness::sidecar::Launch;
@@ -156,6 +157,30 @@ fn a_url_that_refuses_or_fails_is_called_again() {
                 if left == 0 { Ok(()) } else { Err(format!("{left} answers left")) }
             })
             .await;
+    });
+}
+
+#[test]
+fn a_url_where_nobody_listens_yet_keeps_nobody_from_being_ready_and_is_called_when_somebody_does() {
+    run(async {
+        let (namespace, workspace, port) = (Namespace::new().await, Workspace::new(), Port::reserve());
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let url = format!("http://{}/", port.address);
+        let args = ["--url", &url, "--listen", "127.0.0.1:0", "--log-level", "debug"];
+        let sidecar = Launch::within(&namespace, &workspace).args(args).start();
+        let endpoints = Endpoints::of(&sidecar).await;
+        sidecar.says("the bump waits for it").await;
+        endpoints.becomes("/readyz", 200).await;
+        sidecar.says("next try in").await;
+        assert_eq!(endpoints.probe("/readyz").await.0, 200);
+        let mut answers = vec![204];
+        // It panics at a second call, and listens no more.
+        serve(port.address, move |_| answers.pop().expect("one call"));
+        sidecar.says(&format!("called {url}")).await;
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        // Who has been there is missed.
+        endpoints.shows("a failure", |status| status["failedBump"].to_string().contains("refused")).await;
+        assert_eq!(endpoints.probe("/readyz").await.0, 503);
     });
 }
 

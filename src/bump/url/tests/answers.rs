@@ -203,7 +203,7 @@ async fn where_secrets_are_followed_an_error_shows_nothing_of_an_answer() -> Out
             config.keep_answers();
         }
         let error = Url::new(config).call().await.err().map(|trouble| match trouble {
-            Trouble::Call(why) | Trouble::Files(why) => why,
+            Trouble::Nobody(why) | Trouble::Call(why) | Trouble::Files(why) => why,
         });
         let error = error.ok_or("it was refused")?;
         assert!(error.contains("400") && error.contains("hunter2") == shows, "{error}");
