@@ -143,12 +143,13 @@ impl Bench {
 
     async fn updates(&mut self, namespace: &Namespace, objects: usize) {
         let scene = self.scene(namespace, objects);
-        let (mut later, mut cpu) = (Samples::default(), Samples::default());
+        let (mut later, mut cpu, mut resident) = (Samples::default(), Samples::default(), Samples::default());
         for _ in 0..RUNS {
             for program in self.programs.present() {
-                let (later_ms, cpu_ms) = scene.updates(program).await;
-                later_ms.into_iter().for_each(|ms| later.add(program, ms));
-                cpu.add(program, cpu_ms);
+                let updates = scene.updates(program).await;
+                updates.later_ms.into_iter().for_each(|ms| later.add(program, ms));
+                cpu.add(program, updates.cpu_ms);
+                resident.add(program, updates.resident_mib);
             }
         }
         let title = |what| format!("{what}, {objects} maps");
@@ -156,19 +157,24 @@ impl Bench {
         self.report.row(&title("update on disk after the watch event, median"), Unit::Ms, later.medians(), to_reach);
         self.report.row(&title("the same, 99th percentile"), Unit::Ms, later.quantiles(0.99), None);
         self.report.row(&title("CPU an update"), Unit::Ms, cpu.medians(), Some(0.3));
+        self.report.row(&title("resident memory"), Unit::Mebibytes, resident.medians(), None);
     }
 
     fn starts(&mut self, namespace: &Namespace, objects: usize) {
         let scene = self.scene(namespace, objects);
-        let mut start = Samples::default();
+        let (mut start, mut stream) = (Samples::default(), Samples::default());
         for _ in 0..STARTS {
             for program in self.programs.present() {
                 start.add(program, scene.first_sync(program));
             }
+            stream.add(Program::Floor, scene.first_stream());
         }
         let start = start.medians();
         let to_reach = start[Program::Floor as usize].map(|curl| curl * 1.5);
         self.report.row("start to 1,000 files (curl: the list)", Unit::Seconds, start, to_reach);
+        let streamed =
+            [start[Program::Ours as usize], start[Program::Go as usize], stream.medians()[Program::Floor as usize]];
+        self.report.row("the same (curl: the stream that becomes a watch)", Unit::Seconds, streamed, None);
     }
 
     async fn unrelated(&mut self, namespace: &Namespace, objects: usize) {

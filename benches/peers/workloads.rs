@@ -45,6 +45,16 @@ pub async fn fill(namespace: &Namespace, objects: usize, bytes: usize) {
     namespace.create_all(&maps).await;
 }
 
+/// What is measured of a program while objects are updated.
+pub struct Updates {
+    /// How much later than in a raw watch each of them was on disk.
+    pub later_ms: Vec<f64>,
+    /// The processor time of one, on average.
+    pub cpu_ms: f64,
+    /// Resident memory in the end.
+    pub resident_mib: f64,
+}
+
 impl Scene<'_> {
     /// Starts the program and waits until it has everything.
     pub fn start(&self, program: Program) -> Running {
@@ -72,9 +82,8 @@ impl Scene<'_> {
         mib(Usage::of(running.pid()).peak_kib)
     }
 
-    /// For updates one after the other: how much later than in a raw watch each was on disk, in ms, and the processor time
-    /// of each, in ms.
-    pub async fn updates(&self, program: Program) -> (Vec<f64>, f64) {
+    /// What updates one after the other take.
+    pub async fn updates(&self, program: Program) -> Updates {
         let watch = self.start(Program::Floor);
         let running = self.start(program);
         let before = cpu_ms(running.pid());
@@ -89,7 +98,8 @@ impl Scene<'_> {
             later_ms.push(if done > seen { ms(done - seen) } else { -ms(seen - done) });
         }
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
-        (later_ms, (cpu_ms(running.pid()) - before) / UPDATES as f64)
+        let each_cpu_ms = (cpu_ms(running.pid()) - before) / UPDATES as f64;
+        Updates { later_ms, cpu_ms: each_cpu_ms, resident_mib: mib(Usage::of(running.pid()).resident_kib) }
     }
 
     /// The processor time that changes of objects outside the selector take, in ms.
@@ -115,6 +125,13 @@ impl Scene<'_> {
             return began.elapsed().as_secs_f64();
         }
         let running = Running::start(self.programs, program, &self.access, &self.namespace.name);
+        (running.saw_all(self.objects) - began).as_secs_f64()
+    }
+
+    /// The time from the start of curl to the last of the objects, as they come in a stream that becomes a watch, in s.
+    pub fn first_stream(&self) -> f64 {
+        let began = Instant::now();
+        let running = Running::start(self.programs, Program::Floor, &self.access, &self.namespace.name);
         (running.saw_all(self.objects) - began).as_secs_f64()
     }
 
