@@ -69,17 +69,27 @@ fn try_out(dir: &Path) -> Result<Present, OpenError> {
     let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
     let root = open_root(dir)?;
     let owner = std::fs::metadata(dir).map_err(in_dir)?.uid();
-    let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
-    let own = disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
-    let has_links = write_and_link(own.as_fd());
-    // Given up at once.
-    let is_kept = disk::open_file(own.as_fd(), LOCK_NAME)
-        .map_err(in_dir)?
-        .is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK));
-    if is_new {
-        disk::remove_empty_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
-    }
+    let (has_links, is_kept) = match disk::open_folder(root.as_fd(), OWN_FOLDER) {
+        Ok(own) => (write_and_link(own.as_fd()), is_locked(own.as_fd()).map_err(in_dir)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (in_a_folder(root.as_fd()), false),
+        Err(error) => return Err(in_dir(error)),
+    };
     Ok(Present { owner, has_links: has_links.map_err(in_dir)?, is_kept })
+}
+
+fn is_locked(own: BorrowedFd<'_>) -> io::Result<bool> {
+    let lock = disk::open_file(own, LOCK_NAME)?;
+    // Given up at once.
+    Ok(lock.is_some_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)))
+}
+
+/// The same in a folder of another name than a run makes: that of a run which begins now must not be removed.
+fn in_a_folder(root: BorrowedFd<'_>) -> io::Result<bool> {
+    let name = format!("{OWN_FOLDER}-doctor-{}", std::process::id());
+    disk::make_folder(root, &name)?;
+    let tried = disk::open_folder(root, &name).and_then(|own| write_and_link(own.as_fd()));
+    disk::remove_empty_folder(root, &name)?;
+    tried
 }
 
 /// A file as a run makes them, with a second name, if it can have one; whether it can.
