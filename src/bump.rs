@@ -85,6 +85,9 @@ pub enum BumpError {
     /// There is nothing to bump yet; worth no warning, only patience.
     #[error("{0}")]
     Waiting(String),
+    /// Who is to be bumped is there and about to be ready; the same.
+    #[error("{0}")]
+    Unready(String),
 }
 
 /// The kinds of bump, as metrics name them.

@@ -1,18 +1,23 @@
 //! The task that bumps: takes what has changed when the governor says so, and goes through the actions.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep_until};
 
 use super::governor::{Again, Governor, Pace};
 use super::{Action, Batch, BumpError, Changes};
 use crate::telemetry::{Outcome, Telemetry, millis};
 
+/// How long a target that is not ready is waited for where one that is not there is not waited for at all.
+const UNREADY_MAX: Duration = Duration::from_secs(10);
+
 /// Tells the actions of every change.
 pub struct Bumper {
     actions: Vec<Action>,
     changes: Changes,
     governor: Governor,
-    /// What is being told, and how many of the actions know it.
-    telling: Option<(Batch, usize)>,
+    /// What is being told, since when, and how many of the actions know it.
+    telling: Option<(Batch, Instant, usize)>,
     /// What was logged last about the present batch.
     logged: Option<BumpError>,
     /// Whether a target that is not there is waited for.
@@ -34,7 +39,7 @@ impl Bumper {
         Self { telemetry, ..self }
     }
 
-    /// A target that is not there, or not ready, is not waited for: nobody else will come.
+    /// A target that is not there is not waited for, and one that is not ready not for long: nobody else will come.
     #[must_use]
     pub fn impatient(self) -> Self {
         Self { patient: false, ..self }
@@ -55,18 +60,18 @@ impl Bumper {
     async fn tell(&mut self) {
         self.governor.tries();
         if let Some(mut batch) = self.changes.take() {
-            if let Some((untold, _)) = self.telling.take() {
+            if let Some((untold, ..)) = self.telling.take() {
                 // What changed again is told as it is now.
                 for (path, change) in untold.changes {
                     batch.changes.entry(path).or_insert(change);
                 }
                 batch.to_everybody |= untold.to_everybody;
             }
-            self.telling = Some((batch, 0));
+            self.telling = Some((batch, Instant::now(), 0));
             self.logged = None;
             self.telemetry.telling();
         }
-        let Some((batch, told)) = &mut self.telling else { return };
+        let Some((batch, since, told)) = &mut self.telling else { return };
         for action in &mut self.actions[*told..] {
             let began = Instant::now();
             let bumped = action.bump(batch).await;
@@ -77,8 +82,13 @@ impl Bumper {
                 tracing::info!(event = "bumped", bump, duration_ms, files, "{done}");
             }
             if let Err(error) = bumped {
-                if let (false, BumpError::Waiting(what)) = (self.patient, &error) {
-                    tracing::info!("{what}; nobody is bumped");
+                let is_waited_for = match error {
+                    BumpError::Waiting(_) => self.patient,
+                    BumpError::Unready(_) => self.patient || since.elapsed() < UNREADY_MAX,
+                    BumpError::Failed(_) | BumpError::Refused(_) => true,
+                };
+                if !is_waited_for {
+                    tracing::info!("{error}; nobody is bumped");
                     *told += 1;
                     continue;
                 }
@@ -88,7 +98,7 @@ impl Bumper {
                         Again::Failed
                     }
                     BumpError::Failed(_) => Again::Failed,
-                    BumpError::Waiting(_) => Again::Waiting,
+                    BumpError::Waiting(_) | BumpError::Unready(_) => Again::Waiting,
                 };
                 let wait = self.governor.again(why, Instant::now());
                 self.telemetry.not_told((why == Again::Failed).then_some(&error));
@@ -125,7 +135,7 @@ impl Outcome {
             Ok(_) => Self::Succeeded,
             Err(BumpError::Failed(_)) => Self::Failed,
             Err(BumpError::Refused(_)) => Self::Refused,
-            Err(BumpError::Waiting(_)) => Self::Waiting,
+            Err(BumpError::Waiting(_) | BumpError::Unready(_)) => Self::Waiting,
         }
     }
 }

@@ -69,8 +69,8 @@ impl Signaller {
     ///
     /// # Errors
     ///
-    /// [`BumpError::Waiting`] if there is no target, or one that does not handle the signal yet; [`BumpError::Failed`]
-    /// if the signal is refused. Whichever it is, every other target has had the signal.
+    /// [`BumpError::Waiting`] if there is no target; [`BumpError::Unready`] if one does not handle the signal yet;
+    /// [`BumpError::Failed`] if the signal is refused. Whichever it is, every other target has had the signal.
     pub async fn bump(&mut self, batch: &Batch) -> Result<(), BumpError> {
         self.told.begin(batch.complete_at);
         let mut gone = None;
@@ -82,7 +82,7 @@ impl Signaller {
             tokio::task::yield_now().await;
         }
         gone.map_or(Ok(()), |target| {
-            Err(BumpError::Waiting(format!("{target} ended before it could be sent {}", self.signal)))
+            Err(BumpError::Unready(format!("{target} ended before it could be sent {}", self.signal)))
         })
     }
 
@@ -135,7 +135,7 @@ impl Signaller {
             match self.unhandled {
                 Unhandled::Send => {}
                 Unhandled::Wait => {
-                    return Err(BumpError::Waiting(format!(
+                    return Err(BumpError::Unready(format!(
                         "{target} has not installed a handler for {signal} yet, which would end or stop it; waiting \
                          until it has (unhandled signal: wait)"
                     )));
@@ -147,13 +147,13 @@ impl Signaller {
             }
         }
         if self.unhandled == Unhandled::Wait && self.may_be_starting(&handle, target)? {
-            return Err(BumpError::Waiting(format!(
+            return Err(BumpError::Unready(format!(
                 "{target} catches every signal, as a program in Go does from its first moment, and is younger than \
                  {UNTOLD_START:?}; waiting until it is not (unhandled signal: wait)"
             )));
         }
         if self.unhandled == Unhandled::Wait && self.is_deaf_for_now(&handle, target)? {
-            return Err(BumpError::Waiting(format!(
+            return Err(BumpError::Unready(format!(
                 "{target} ignores or blocks {signal} at the moment; waiting a little for that to change"
             )));
         }

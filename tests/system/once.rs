@@ -1,16 +1,20 @@
 //! The beginning and the end of a run: `--once`, signals, and one configbump a directory.
 
+use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::bump::signalling;
 use crate::harness::cluster::ApiServer;
 use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
+use crate::harness::program::Program;
 use crate::harness::sidecar::Launch;
+use crate::harness::target::Target;
 use crate::harness::wait::{PATIENCE, run};
-use crate::harness::workspace::Workspace;
+use crate::harness::workspace::{Workspace, write};
 
 /// How long an orderly end may take.
 const PROMPTLY: Duration = Duration::from_secs(1);
@@ -58,6 +62,42 @@ fn once_waits_for_a_server_that_comes_later() {
         let ended = sidecar.ended(PATIENCE).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert_eq!(workspace.files().paths(), ["a.yaml"]);
+    });
+}
+
+#[test]
+fn once_bumps_who_is_about_to_be_ready_and_not_who_is_not_there() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let (go, noted) = (workspace.beside("go"), workspace.beside("noted"));
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let ended = signalling(&namespace, &workspace).arg("--once").run().await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.contains("nobody is bumped"), "{ended:?}");
+
+        // The name is what the sidecar looks for.
+        let script =
+            "while [ ! -e \"$1\" ]; do sleep 0.02; done; trap 'echo bumped >\"$2\"' HUP; while :; do sleep 0.02; done";
+        let args = [
+            "-c".into(),
+            script.into(),
+            Target::name(&workspace),
+            go.display().to_string(),
+            noted.display().to_string(),
+        ];
+        let target = Program::start(&workspace, "sh", args);
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        let sidecar = signalling(&namespace, &workspace).arg("--once").start();
+        sidecar.says("has not installed a handler").await;
+        assert!(target.is_running());
+        write(&go, "");
+        let ended = sidecar.ended(PATIENCE).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let look = async || match fs::read_to_string(&noted) {
+            Ok(text) if text == "bumped\n" => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        target.until("its note", look).await;
     });
 }
 
