@@ -337,12 +337,13 @@ fn hostile_keys_names_and_folders_lead_to_no_file_and_no_second_line() {
                 .args(way)
                 .args(["--layout", layout, "--folder-annotation", "example.com/folder"])
                 .start();
-            let twin = |key: &str| match layout {
+            let place = |name: &str, key: &str| match layout {
                 "flat" => key.to_owned(),
-                "unique" => format!("namespace_default.configmap_twins.{key}"),
-                _ => format!("default/twins/{key}"),
+                "unique" => format!("namespace_default.configmap_{name}.{key}"),
+                _ => format!("default/{name}/{key}"),
             };
-            scene.shows(&sidecar, &[(&twin("twin"), "lower"), (&twin("Twin"), "upper")]).await;
+            let twins = [(place("twins", "Twin"), "upper"), (place("twins", "twin"), "lower")];
+            scene.shows(&sidecar, &twins.each_ref().map(|(path, content)| (path.as_str(), *content))).await;
             for (number, text) in hostile.iter().enumerate() {
                 let map = |name: &str, namespace: &str, folder: &str, key: &str| {
                     serde_json::json!({
@@ -365,9 +366,20 @@ fn hostile_keys_names_and_folders_lead_to_no_file_and_no_second_line() {
             }
             let last = format!("{}-2.json", hostile.len() - 1);
             sidecar.says(&last).await;
-            scene.shows(&sidecar, &[(&twin("twin"), "lower"), (&twin("Twin"), "upper")]).await;
+            // These are odd, and lead nowhere; the empty text is no folder, and the namespace `default`.
+            let mut files = twins.to_vec();
+            files.push((place("namespace", "namespace"), "1"));
+            for folder in ["", " ", "a\\..\\b", "%2e%2e%2f", "\u{202e}gpj"] {
+                let number = hostile.iter().position(|text| *text == folder).expect("one of them");
+                let name = format!("folder-{number}");
+                let above = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+                files.push((above + &place(&name, &name), "1"));
+            }
+            files.sort();
+            let wanted: Vec<_> = files.iter().map(|(path, content)| (path.as_str(), *content)).collect();
+            scene.shows(&sidecar, &wanted).await;
             scene.is_unharmed(&sidecar);
-            assert_eq!(workspace.files().paths(), [twin("Twin"), twin("twin")]);
+            assert_eq!(workspace.files().paths(), wanted.iter().map(|(path, _)| *path).collect::<Vec<_>>());
             let beside: Vec<_> = fs::read_dir(workspace.beside("")).expect("the folder").flatten().collect();
             assert!(beside.iter().all(|entry| entry.file_name() != "x"), "{beside:?}");
             let state = fs::symlink_metadata(workspace.path(".configbump/record")).expect("the record");
