@@ -171,7 +171,7 @@ struct PublishOptions {
     #[arg(long, env = "CONFIG_BUMP_CHECK", value_name = "COMMAND", value_parser = values::command)]
     check: Option<Words>,
     /// How long it may run
-    #[arg(long, env = "CONFIG_BUMP_CHECK_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    #[arg(long, env = "CONFIG_BUMP_CHECK_TIMEOUT", value_name = "TIME", value_parser = values::limit)]
     #[arg(default_value = "30s")]
     check_timeout: Duration,
     /// Bring the previous files back when the bump says that the new ones are bad: by the exit code of --exec, or a 4xx of --url
@@ -248,7 +248,7 @@ struct ExecOptions {
     #[arg(long, env = "CONFIG_BUMP_EXEC", value_name = "COMMAND", value_parser = values::command)]
     exec: Option<Words>,
     /// How long it may run
-    #[arg(long, env = "CONFIG_BUMP_EXEC_TIMEOUT", value_name = "TIME", value_parser = values::duration)]
+    #[arg(long, env = "CONFIG_BUMP_EXEC_TIMEOUT", value_name = "TIME", value_parser = values::limit)]
     #[arg(default_value = "30s")]
     exec_timeout: Duration,
 }

@@ -42,6 +42,9 @@ fn run_as_asked(config: Config) -> ExitCode {
     if let Err(error) = confine::close_memory() {
         return complain(&error, 1);
     }
+    if let Err(error) = child::init::take_name() {
+        return complain(&error, 1);
+    }
     // Before there is any thread: process 1 has nothing but its children to look after.
     if config.starts_commands()
         && let Some(ended) = child::init::serve_as_process_1()

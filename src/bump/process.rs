@@ -96,7 +96,8 @@ impl fmt::Display for Target {
 ///
 /// Of several, those are meant whose parent is not among them: the master, not its workers. Never found are configbump
 /// itself, the processes that `is_helper` names and all that descend from those, and kernel threads; nor, unless it is
-/// by PID, another process with configbump's name, because the command line of every configbump names its target.
+/// by PID, another process with configbump's name, and what configbump was started by with its options, because the command line of
+/// these names the target, too.
 ///
 /// # Errors
 ///

@@ -55,6 +55,8 @@ pub struct Signaller {
 struct Told {
     complete_at: Option<BootTime>,
     targets: BTreeSet<Identity>,
+    /// Whether the log has it that there are several.
+    are_several: bool,
     /// Since when targets have been seen to ignore or block the signal without a break.
     deaf: BTreeMap<Identity, BootTime>,
 }
@@ -111,8 +113,8 @@ impl Signaller {
         targets.retain(|Target { identity, .. }| {
             batch.concerns(identity.started) && !self.told.targets.contains(identity)
         });
-        if targets.len() > 1 {
-            tracing::debug!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
+        if targets.len() > 1 && !std::mem::replace(&mut self.told.are_several, true) {
+            tracing::info!("every {} is sent {}: {}", self.spec, self.signal, Few(&targets));
         }
         let mut gone = None;
         let mut problem = None;
@@ -211,6 +213,7 @@ impl Told {
     fn begin(&mut self, complete_at: BootTime) {
         if self.complete_at.replace(complete_at) != Some(complete_at) {
             self.targets.clear();
+            self.are_several = false;
         }
     }
 }

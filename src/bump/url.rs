@@ -47,8 +47,8 @@ const REFUSAL_CHARS_MAX: usize = 200;
 
 /// How many characters of something sent must be in an answer to count as repeated.
 const REPEATED_CHARS: usize = 16;
-/// From how many bytes on a word of something sent counts by itself.
-const WORD_BYTES_MIN: usize = 8;
+/// From how many bytes on a word of something sent counts by itself; what is shorter is in any sentence.
+const WORD_BYTES_MIN: usize = 4;
 
 /// The bump that calls a URL.
 #[derive(Debug)]
@@ -200,8 +200,10 @@ impl Url {
         let mut sent = [user, password, &encoded, query].map(Cow::Borrowed).to_vec();
         sent.extend(config.body.as_deref().map(String::from_utf8_lossy));
         sent.extend(config.headers.iter().map(|(_, value)| String::from_utf8_lossy(value.as_bytes())));
+        // A token may have signs in it: `Bearer a-b-c`.
+        let tokens = sent.iter().flat_map(|sent| sent.split([' ', '\t', '\n', '\r', ',', ';', '=', '&', '"']));
         let words = sent.iter().flat_map(|sent| sent.split(|char: char| !char.is_alphanumeric()));
-        let words = words.filter(|word| word.len() >= WORD_BYTES_MIN);
+        let words = words.chain(tokens).filter(|word| word.len() >= WORD_BYTES_MIN);
         let whole = sent.iter().map(|sent| sent.trim()).filter(|sent| !sent.is_empty());
         let end = words.chain(whole).filter_map(|sent| {
             let beginning = sent.char_indices().nth(REPEATED_CHARS).map_or(sent, |(end, _)| &sent[..end]);

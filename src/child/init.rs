@@ -38,22 +38,25 @@ pub enum InitError {
     Wait(Errno),
 }
 
+/// Gives this process the name `configbump` in `/proc`, by which each configbump knows the others of the pod, and its own init. The
+/// child of process 1 was started as `exe`, and any configbump may be a file of another name.
+///
+/// # Errors
+///
+/// When the system does not let it.
+pub fn take_name() -> Result<(), InitError> {
+    set_name(c"configbump").map_err(InitError::Name)
+}
+
 /// Stays here until the real configbump ends, and gives its exit code, if this is process 1; `None` at once in any other
 /// process. To be called before anything else is done, since the child does all again. The child cannot be process 1, so
 /// no mark in its environment is needed.
-///
-/// Whichever it is, it has the name `configbump` in `/proc` from then on, by which each configbump knows the others and
-/// its own init.
 ///
 /// # Errors
 ///
 /// When this process cannot do its duty.
 #[must_use]
 pub fn serve_as_process_1() -> Option<Result<u8, InitError>> {
-    // The child was started as `exe`, and any configbump may be a file of another name.
-    if let Err(error) = set_name(c"configbump") {
-        return Some(Err(InitError::Name(error)));
-    }
     getpid().is_init().then(serve)
 }
 
@@ -107,6 +110,7 @@ mod tests {
 
     #[test]
     fn whatever_its_file_is_called_its_name_in_proc_is_configbump() {
+        take_name().expect("a name");
         assert!(serve_as_process_1().is_none());
         assert_eq!(std::fs::read_to_string("/proc/thread-self/comm").expect("a name"), "configbump\n");
     }

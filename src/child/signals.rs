@@ -117,7 +117,9 @@ pub fn pass_on(handle: Handle) -> io::Result<()> {
         loop {
             let batch = match arrivals.next() {
                 Ok(batch) => batch,
-                Err(error) => return tracing::error!(%error, "signals reach the program no more: cannot wait for them"),
+                Err(error) => {
+                    return tracing::error!("signals reach the program no more, as they cannot be waited for: {error}");
+                }
             };
             for arrival in batch {
                 if let Some(message) = relay.message(arrival, Instant::now())

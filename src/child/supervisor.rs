@@ -157,7 +157,8 @@ impl Supervisor {
         let child = starter::start(move || command.spawn())
             .map_err(|error| ChildError::Start { program: self.config.program.display().to_string(), error })?;
         let command = Pid::from_child(&child);
-        info!(program = %self.config.program.display(), pid = command.as_raw_pid(), "started");
+        let (program, pid) = (self.config.program.display(), command.as_raw_pid());
+        info!(%program, pid, "started {program} as PID {pid}");
         let roots = HashSet::from([command]);
         self.program = Some(Program { command, runs: true, daemonised: false, code: 0, roots, strangers });
         self.publish();
@@ -198,7 +199,7 @@ impl Supervisor {
     fn lose_patience(&mut self) -> Turn {
         let Some(ending) = &mut self.ending else { return Ok(None) };
         if !ending.killed {
-            warn!(grace = ?self.config.grace, "the program has not ended in time: killing it");
+            warn!("the program has not ended within {:?}: killing it", self.config.grace);
             return self.kill();
         }
         ending.deadline = None;
@@ -230,7 +231,7 @@ impl Supervisor {
         let mut family = match family::look() {
             Ok(family) => family,
             Err(error) => {
-                warn!(%error, "cannot see which processes have ended");
+                warn!("cannot see which processes have ended: {error}");
                 return Ok(None);
             }
         };
@@ -280,7 +281,7 @@ impl Supervisor {
             }
             Some(Then::End) => Ok(Some(code)),
             None => {
-                info!(code, "the program has ended");
+                info!(code, "the program has ended with code {code}");
                 Ok(Some(code))
             }
         }
@@ -309,9 +310,16 @@ impl Program {
         }
         self.roots.clone_from(&family.alive);
         let died = ran && self.code != 0;
+        if died && !self.roots.is_empty() {
+            warn!("the program has ended with code {} and left processes: ending them", self.code);
+        }
         if ran && !died && !self.roots.is_empty() {
             self.daemonised = true;
-            info!(processes = self.roots.len(), "the program has put itself in the background: following what it left");
+            let processes = self.roots.len();
+            info!(
+                processes,
+                "the program has put itself in the background: following the {processes} processes that it left"
+            );
         }
         died
     }
@@ -321,7 +329,7 @@ impl Program {
 /// every signal. Nobody but this task waits for it, and not while it is here.
 fn send(pid: Pid, signal: Signal) {
     if let Err(error) = kill_process(pid, signal) {
-        warn!(pid = pid.as_raw_pid(), signal = signal.as_raw(), %error, "cannot signal the program");
+        warn!("cannot send signal {} to PID {} of the program: {error}", signal.as_raw(), pid.as_raw_pid());
     }
 }
 

@@ -181,6 +181,11 @@ impl SignalOptions {
             }
             return Ok((self.target(variables)?, None));
         };
+        if name.is_empty() {
+            return Err(UsageError(
+                "the command after -- has an empty name; write a program and its arguments".to_owned(),
+            ));
+        }
         let on_change = match (self.on_change, names_process) {
             (Some(WhatOnChange::Restart), false) if self.signal.is_some() => {
                 return Err(UsageError(format!(

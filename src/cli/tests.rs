@@ -283,6 +283,11 @@ fn a_line_that_clap_refuses_is_refused_in_one_line() {
         ("--labels app=web --dir", "--dir needs a value: --dir DIR"),
         ("--labels app=web --dir _", "--dir needs a value: --dir DIR"),
         ("--dir /d --lables app=web", "there is no option `--lables`; did you mean --labels?"),
+        ("--dir /d -l app=web -s HUP -p -1", "`-1` is a value below 0, which no option takes; see `configbump --help`"),
+        (
+            "--dir /d -l app=web --exec true --exec-timeout 0",
+            "--exec-timeout: `0` leaves no time; write one such as 30s",
+        ),
         ("--dir /d -x", "there is no option `-x`; `configbump --help` lists those there are"),
         ("--dir /d --dir /e -l app=web", "--dir is given twice; write it once"),
         ("--dir /d -l app=web out", "`out` belongs to no option; write one before it, see `configbump --help`"),

@@ -58,6 +58,9 @@ fn unknown(argument: &str, suggestion: &str) -> String {
             _ => format!("{shown} belongs to no option; write one before it, see `configbump --help`"),
         };
     }
+    if argument[1..].starts_with(|first: char| first.is_ascii_digit()) {
+        return format!("{shown} is a value below 0, which no option takes; see `configbump --help`");
+    }
     match suggestion {
         "" => format!("there is no option {shown}; `configbump --help` lists those there are"),
         _ => format!("there is no option {shown}; did you mean {suggestion}?"),

@@ -121,7 +121,8 @@ pub(super) fn signal(text: &str) -> Result<Signal, String> {
 }
 
 pub(super) fn expression(text: &str) -> Result<Regex, String> {
-    process::parse_expression(text).map_err(|error| format!("{}: {error}", quoted(text)))
+    process::parse_expression(text)
+        .map_err(|error| format!("{}: {error}; write an expression such as '^nginx: master'", quoted(text)))
 }
 
 pub(super) fn pid(text: &str) -> Result<u32, String> {
@@ -135,6 +136,14 @@ pub(super) fn pid(text: &str) -> Result<u32, String> {
 pub(super) fn parent_pid(text: &str) -> Result<u32, String> {
     let pid = text.trim().parse().ok().filter(|pid| i32::try_from(*pid).is_ok());
     pid.ok_or_else(|| format!("{} is no PID; write a number such as 17", quoted(text)))
+}
+
+/// A limit for something that takes time.
+pub(super) fn limit(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("{} leaves no time; write one such as 30s", quoted(text))),
+        limit => Ok(limit),
+    }
 }
 
 /// `100ms`, `2s`, `5m`, `1h`; `0` needs no unit.

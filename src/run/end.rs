@@ -48,7 +48,7 @@ impl End {
         if let Self::Program { program, outcome } = self {
             program.stop().await;
             match outcome.await {
-                Ok(Ok(code)) => tracing::info!(code, "the program has ended"),
+                Ok(Ok(code)) => tracing::info!(code, "the program has ended with code {code}"),
                 Ok(Err(error)) => tracing::warn!("{error}"),
                 Err(error) => tracing::warn!("the command's supervisor has ended by itself: {error}"),
             }

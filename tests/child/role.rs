@@ -43,6 +43,7 @@ pub fn play() -> Option<ExitCode> {
 }
 
 fn supervisor() -> ExitCode {
+    child::init::take_name().expect("a name");
     match child::init::serve_as_process_1() {
         Some(Ok(code)) => return ExitCode::from(code),
         Some(Err(error)) => {

@@ -91,6 +91,23 @@ fn in_a_container_a_parent_of_pid_0_means_its_first_process() {
 }
 
 #[test]
+fn what_starts_configbump_with_its_options_is_no_target() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let target = Target::start(&workspace).await;
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        // The shell stays, and every option is in its command line. HUP would end it.
+        let launch = signalling(&namespace, &workspace).prelude("setpriv --pdeathsig KILL \"$@\"; exit");
+        let sidecar = launch.start();
+        target.noted(["1"]).await;
+        namespace.replace(&config_map("routes", [("a", "2")])).await;
+        target.noted(["1", "2"]).await;
+        sidecar.says_times("sent SIGHUP to", 2).await;
+        assert_eq!(sidecar.lines_with(&["handler"]), [""; 0]);
+    });
+}
+
+#[test]
 fn one_that_sees_no_process_but_its_own_says_that_the_pod_must_share_them() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());

@@ -257,7 +257,8 @@ fn a_bad_expression_is_refused_in_one_line_with_its_position() {
 }
 
 fn seen(parent: u32, name: &str, is_process: bool) -> Seen {
-    Seen { started: BootTime(Duration::ZERO), parent, name: name.to_owned(), is_process, is_parent: false }
+    let started = BootTime(Duration::ZERO);
+    Seen { started, parent, name: name.to_owned(), is_process, is_parent: false, names_configbump: false }
 }
 
 /// Processes by PID, parent, name, and whether their command line matches; configbump has PID 7.
@@ -285,6 +286,18 @@ fn another_configbump_is_found_by_pid_only() {
     let view = view(&[(7, 1, "configbump", true), (9, 0, "configbump", true), (12, 0, "nginx", true)]);
     assert_eq!(chosen(&view, &spec(command("x"), None)), [12]);
     assert_eq!(chosen(&view, &spec(Who::Pid(9), None)), [9, 12], "whatever the PID was matched with");
+}
+
+#[test]
+fn what_has_started_configbump_with_its_options_is_found_by_pid_only() {
+    // tini (3) runs a shell (5) that runs configbump; the target is a child of tini, and so not a mere worker of it.
+    let mut view = view(&[(3, 0, "tini", true), (5, 3, "sh", true), (7, 5, "configbump", true), (9, 3, "nginx", true)]);
+    assert_eq!(chosen(&view, &spec(command("x"), None)), [3], "an ancestor may be the target");
+    for pid in [3, 5, 9] {
+        view.processes.get_mut(&pid).expect("it is there").names_configbump = true;
+    }
+    assert_eq!(chosen(&view, &spec(command("x"), None)), [9], "whatever else names it");
+    assert_eq!(chosen(&view, &spec(Who::Pid(3), None)), [3]);
 }
 
 fn any_view() -> impl Strategy<Value = View> {

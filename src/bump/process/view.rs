@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::iter;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Seen {
     pub is_process: bool,
     /// Whether it is what the target's parent is to be.
     pub is_parent: bool,
+    /// Whether its command line names configbump's executable.
+    pub names_configbump: bool,
 }
 
 /// Every process that can be seen, but for kernel threads and those that have ended.
@@ -45,11 +48,11 @@ impl View {
                 "/proc shows another PID namespace than the one configbump is in: mount its own /proc".to_owned(),
             ));
         }
-        let mut processes = BTreeMap::new();
+        let (mut processes, executable) = (BTreeMap::new(), executable());
         for entry in std::fs::read_dir("/proc").map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-            match see(pid, spec) {
+            match see(pid, spec, &executable) {
                 Ok(Some(seen)) => _ = processes.insert(pid, seen),
                 Ok(None) | Err(Obstacle::Gone | Obstacle::Hidden) => {}
                 Err(Obstacle::Failed(error)) => return Err(error),
@@ -80,8 +83,10 @@ impl View {
 
     fn is_candidate(&self, pid: u32, seen: &Seen, spec: &TargetSpec, is_helper: &dyn Fn(u32) -> bool) -> bool {
         let is_right = seen.is_process && pid != self.own;
-        // The command line of every configbump names its target. Only a PID can mean one.
-        let may_be_meant = matches!(spec.process, Who::Pid(_)) || !self.is_of_configbump(pid, seen);
+        // The command line of every configbump names its target, and so does that of what starts one with its options (a shell,
+        // timeout(1), an init such as tini). Only a PID can mean them.
+        let may_be_meant = matches!(spec.process, Who::Pid(_))
+            || !(self.is_of_configbump(pid, seen) || self.has_started_configbump(pid, seen));
         let is_under_parent = match spec.parent {
             None => true,
             Some(Who::Pid(parent)) => seen.parent == parent,
@@ -95,6 +100,11 @@ impl View {
         pid == self.own || self.processes.get(&self.own).is_some_and(|own| own.name == seen.name)
     }
 
+    /// Whether it is configbump's parent, or that one's, and so on, and its command line names configbump.
+    fn has_started_configbump(&self, pid: u32, seen: &Seen) -> bool {
+        seen.names_configbump && self.line(self.own).any(|ancestor| ancestor == pid)
+    }
+
     /// A process, its parent, and so on; the last may be one that is not seen any more. Parents that changed while they
     /// were looked at may make a circle.
     fn line(&self, pid: u32) -> impl Iterator<Item = u32> {
@@ -103,7 +113,13 @@ impl View {
     }
 }
 
-fn see(pid: u32, spec: &TargetSpec) -> Result<Option<Seen>, Obstacle> {
+/// The name of configbump's file, as it was started.
+fn executable() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn see(pid: u32, spec: &TargetSpec, executable: &str) -> Result<Option<Seen>, Obstacle> {
     let folder = Folder::open(pid)?;
     let stat = folder.stat()?;
     if stat.is_of_kernel {
@@ -116,6 +132,7 @@ fn see(pid: u32, spec: &TargetSpec) -> Result<Option<Seen>, Obstacle> {
         name: stat.name,
         is_process: spec.process.is(pid, &command_line),
         is_parent: spec.parent.as_ref().is_some_and(|parent| parent.is(pid, &command_line)),
+        names_configbump: !executable.is_empty() && command_line.contains(executable),
     }))
 }
 

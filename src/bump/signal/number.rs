@@ -9,7 +9,8 @@ use rustix_libc_wrappers::process::SignalExt;
 use crate::bump::process::one_line;
 
 /// The first and the last real-time signal as every program of glibc counts them (`signal(7)`), whatever C library
-/// configbump itself is linked with: a name means what it means to the target.
+/// configbump itself is linked with: a name means what it means to the target. musl keeps the first for itself, so a static
+/// configbump refuses it.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 

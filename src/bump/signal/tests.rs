@@ -130,7 +130,7 @@ fn bump(signaller: &mut Signaller, batch: &Batch) -> Result<(), BumpError> {
 
 fn waiting(result: Result<(), BumpError>) -> String {
     match result {
-        Err(BumpError::Unready(text)) => text,
+        Err(BumpError::Unready(text) | BumpError::Waiting(text)) => text,
         other => panic!("{other:?} is not waiting"),
     }
 }

@@ -173,6 +173,8 @@ async fn an_error_never_shows_what_was_sent() -> Outcome {
         "{\"key\": \"bodysecret\"}",
         "bodysecret",
         "headersecret",
+        "a-sh-ort-one",
+        "4711",
         &encoded,
     ];
     for secret in secrets {
@@ -180,7 +182,9 @@ async fn an_error_never_shows_what_was_sent() -> Outcome {
             let server = Server::start(&answer(status, &format!("no: {secret} is wrong")), None)?;
             let mut options = UrlOptions::new(&server.url("/x?token=topsecret"));
             options.body = Some("{\"key\": \"bodysecret\"}".to_owned());
-            options.headers = vec!["X-Key: Bearer headersecret".to_owned()];
+            options.headers = ["X-Key: Bearer headersecret", "X-Token: Token a-sh-ort-one", "X-Pin: pin=4711"]
+                .map(str::to_owned)
+                .to_vec();
             options.user_file = Some(user.clone());
             options.password_file = Some(password.clone());
             let debug = format!("{:?}", UrlConfig::new(options.clone())?);
