@@ -51,6 +51,14 @@ pub struct TargetSpec {
     pub parent: Option<Who>,
 }
 
+impl TargetSpec {
+    /// Whether no command line has to be read to find it.
+    #[must_use]
+    pub fn is_by_pid(&self) -> bool {
+        matches!(self, Self { process: Who::Pid(_), parent: None | Some(Who::Pid(_)) })
+    }
+}
+
 impl fmt::Display for TargetSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {

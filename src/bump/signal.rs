@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
@@ -25,6 +27,9 @@ const DEAF_MAX: Duration = Duration::from_secs(3);
 /// How old a target must be that catches every signal, as one in Go does before it has begun: its handlers do not tell
 /// when it is ready, so it is given this time.
 const UNTOLD_START: Duration = Duration::from_secs(2);
+
+/// How long a look at all processes may take.
+const LOOK_MAX: Duration = Duration::from_secs(30);
 
 /// How often targets are looked for when some end before they are reached.
 const LOOKS_MAX: usize = 3;
@@ -48,6 +53,8 @@ pub struct Signaller {
     signal: Signal,
     unhandled: Unhandled,
     told: Told,
+    /// One that has not ended yet.
+    look: Option<JoinHandle<Result<Vec<Target>, BumpError>>>,
 }
 
 /// Who knows of which batch already.
@@ -64,7 +71,7 @@ struct Told {
 impl Signaller {
     #[must_use]
     pub fn new(spec: TargetSpec, signal: Signal, unhandled: Unhandled) -> Self {
-        Self { spec, signal, unhandled, told: Told::default() }
+        Self { spec, signal, unhandled, told: Told::default(), look: None }
     }
 
     /// Sends the signal to every process of the target that the batch concerns and that has not had it for this batch.
@@ -77,7 +84,8 @@ impl Signaller {
         self.told.begin(batch.complete_at);
         let mut gone = None;
         for _ in 0..LOOKS_MAX {
-            gone = self.tell_all(batch)?;
+            let targets = self.look().await?;
+            gone = self.tell_all(targets, batch)?;
             if gone.is_none() {
                 return Ok(());
             }
@@ -106,9 +114,32 @@ impl Signaller {
         process::find(&self.spec, &is_awaited)
     }
 
+    /// The same, on another thread if command lines are to be read: there may be thousands of long ones, and one in memory that
+    /// is filled by another process (FUSE, `userfaultfd(2)`) lets the reader wait for as long as that one likes.
+    async fn look(&mut self) -> Result<Vec<Target>, BumpError> {
+        if self.spec.is_by_pid() {
+            return self.find();
+        }
+        let too_slow = || {
+            BumpError::Failed(format!(
+                "/proc could not be read within {LOOK_MAX:?}: there are very many processes, or one keeps its command line from \
+                 being read"
+            ))
+        };
+        // Not a second one beside one that hangs.
+        if let Some(earlier) = &mut self.look {
+            // What it has seen is of an earlier moment.
+            drop(timeout(LOOK_MAX, earlier).await.map_err(|_| too_slow())?);
+        }
+        let spec = self.spec.clone();
+        let look = self.look.insert(spawn_blocking(move || process::find(&spec, &is_awaited)));
+        let found = timeout(LOOK_MAX, look).await.map_err(|_| too_slow())?;
+        self.look = None;
+        found.map_err(|error| BumpError::Failed(format!("the look at the processes has ended by itself: {error}")))?
+    }
+
     /// Tells every target that does not know yet, and gives one that ended before it could be told.
-    fn tell_all(&mut self, batch: &Batch) -> Result<Option<Target>, BumpError> {
-        let mut targets = self.find()?;
+    fn tell_all(&mut self, mut targets: Vec<Target>, batch: &Batch) -> Result<Option<Target>, BumpError> {
         self.told.deaf.retain(|identity, _| targets.iter().any(|target| target.identity == *identity));
         targets.retain(|Target { identity, .. }| {
             batch.concerns(identity.started) && !self.told.targets.contains(identity)

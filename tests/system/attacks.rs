@@ -511,6 +511,39 @@ fn thousands_of_processes_that_match_are_waited_for_in_few_lines_and_hinder_no_f
 }
 
 #[test]
+fn processes_with_long_command_lines_keep_no_file_waiting() {
+    const PROCESSES: usize = 400;
+    const CHANGES: u32 = 10;
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let target = Target::name(&workspace);
+        // Each of them stops itself, and is no target, which shows only at the end of its command line.
+        let script = format!(
+            "cp \"$(command -v sh)\" '{target}'; long=$(head -c 100000 /dev/zero | tr '\\0' n); \
+             i=0; while [ $i -lt {PROCESSES} ]; do '{target}' -c 'kill -STOP $$' x \"$long\" & i=$((i + 1)); done; wait"
+        );
+        fs::write(workspace.beside("start"), script).expect("a file");
+        let pod = Processes::start(&workspace, "sh", [workspace.beside("start")]).await;
+        let count = async || match pod.count(&target) {
+            PROCESSES => Ok(()),
+            count => Err(format!("{count}")),
+        };
+        until(PATIENCE, "all of them", count).await;
+        namespace.create(&config_map("routes", [("a", "1")])).await;
+        let launch = Launch::within(&namespace, &workspace).args(["-s", "HUP", "-c", "(n+x)*y$", "--settle", "0"]);
+        let sidecar = launch.inside(&pod).start();
+        sidecar.in_sync().await;
+        for change in 0..CHANGES {
+            namespace.replace(&config_map("routes", [("a", &change.to_string())])).await;
+            sidecar.holds([("a", change.to_string())]).await;
+        }
+        // All that while the first look at the processes went on, which takes many times as long.
+        assert_eq!(sidecar.lines_with(&["the bump waits"]), [""; 0]);
+        assert_eq!(pod.count(&target), PROCESSES);
+    });
+}
+
+#[test]
 fn a_process_that_changes_its_name_all_the_time_is_not_signalled_while_that_would_end_it() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());

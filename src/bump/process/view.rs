@@ -10,7 +10,7 @@ use super::folder::{Folder, Obstacle};
 use super::{Identity, Target, TargetSpec, Who};
 use crate::bump::{BootTime, BumpError};
 
-/// How often a command line is looked for that is not there, as within `execve(2)`, and the time between.
+/// How often a command line is looked for that is not there, as within `execve(2)`, and the time between two looks.
 const EXEC_LOOKS: usize = 5;
 const EXEC_WAIT: Duration = Duration::from_millis(1);
 
@@ -49,14 +49,28 @@ impl View {
             ));
         }
         let (mut processes, executable) = (BTreeMap::new(), executable());
+        let mut pids = Vec::new();
         for entry in std::fs::read_dir("/proc").map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-            match see(pid, spec, &executable) {
-                Ok(Some(seen)) => _ = processes.insert(pid, seen),
-                Ok(None) | Err(Obstacle::Gone | Obstacle::Hidden) => {}
-                Err(Obstacle::Failed(error)) => return Err(error),
+            pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        // A command line that is not there is looked for again, for all that have none at a time: a master that was left out for a
+        // moment's want of it would make targets of its workers. One that has removed its own has an empty one.
+        for look in 1..=EXEC_LOOKS {
+            let mut in_exec = Vec::new();
+            for pid in pids {
+                match see(pid, spec, &executable, look == EXEC_LOOKS) {
+                    Ok(Sight::Process(seen)) => _ = processes.insert(pid, seen),
+                    Ok(Sight::InExec) => in_exec.push(pid),
+                    Ok(Sight::Kernel) | Err(Obstacle::Gone | Obstacle::Hidden) => {}
+                    Err(Obstacle::Failed(error)) => return Err(error),
+                }
             }
+            if in_exec.is_empty() {
+                break;
+            }
+            pids = in_exec;
+            thread::sleep(EXEC_WAIT);
         }
         Ok(Self { own, processes })
     }
@@ -119,14 +133,25 @@ fn executable() -> String {
     Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn see(pid: u32, spec: &TargetSpec, executable: &str) -> Result<Option<Seen>, Obstacle> {
+/// What there is to see of a PID.
+enum Sight {
+    Process(Seen),
+    /// It has no command line at the moment.
+    InExec,
+    /// A thread of the kernel.
+    Kernel,
+}
+
+/// Looks at a process; without a command line, it has an empty one if this is the `last` look.
+fn see(pid: u32, spec: &TargetSpec, executable: &str, last: bool) -> Result<Sight, Obstacle> {
     let folder = Folder::open(pid)?;
     let stat = folder.stat()?;
     if stat.is_of_kernel {
-        return Ok(None);
+        return Ok(Sight::Kernel);
     }
-    let command_line = command_line(&folder)?;
-    Ok(Some(Seen {
+    let command_line = if spec.is_by_pid() { Some(String::new()) } else { folder.command_line()? };
+    let Some(command_line) = command_line.or_else(|| last.then(String::new)) else { return Ok(Sight::InExec) };
+    Ok(Sight::Process(Seen {
         started: stat.started,
         parent: stat.parent,
         name: stat.name,
@@ -134,18 +159,6 @@ fn see(pid: u32, spec: &TargetSpec, executable: &str) -> Result<Option<Seen>, Ob
         is_parent: spec.parent.as_ref().is_some_and(|parent| parent.is(pid, &command_line)),
         names_configbump: !executable.is_empty() && command_line.contains(executable),
     }))
-}
-
-/// The command line, once there is one: a master that was left out for a moment's want of it would make targets of its
-/// workers. One that has removed its own has an empty one.
-fn command_line(folder: &Folder) -> Result<String, Obstacle> {
-    for _ in 0..EXEC_LOOKS {
-        if let Some(words) = folder.command_line()? {
-            return Ok(words);
-        }
-        thread::sleep(EXEC_WAIT);
-    }
-    Ok(String::new())
 }
 
 fn target(pid: u32, seen: &Seen) -> Target {

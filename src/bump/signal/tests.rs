@@ -124,7 +124,7 @@ fn until(mut is_so: impl FnMut() -> bool) {
 }
 
 fn bump(signaller: &mut Signaller, batch: &Batch) -> Result<(), BumpError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(signaller.bump(batch))
 }
 
@@ -252,7 +252,7 @@ fn several_targets_are_each_told_once_a_batch_even_if_one_of_them_is_late() {
 fn of_the_processes_of_a_program_one_that_is_late_keeps_the_signal_from_no_other() {
     let marker = marker("program");
     let (ready, late) = (Program::handling("1", &marker), Program::late("1", &marker));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     for order in [[&late, &ready], [&ready, &late]] {
         let pids = order.map(|program| i32::try_from(program.pid()).expect("a PID"));
         let mut signallers = Signallers::new(Signal::HUP, Unhandled::Wait);
