@@ -64,6 +64,16 @@ pub enum Notice {
     Refused { object: Arc<ObjectKey>, why: PlaceError },
 }
 
+impl Notice {
+    /// Whose wish it is that is not met.
+    #[must_use]
+    pub fn object(&self) -> &Arc<ObjectKey> {
+        match self {
+            Self::Conflict { loser: object, .. } | Self::Refused { object, .. } => object,
+        }
+    }
+}
+
 /// What one event comes to.
 #[derive(Debug, Default)]
 pub struct Step {

@@ -16,8 +16,10 @@ pub struct Bumper {
     actions: Vec<Action>,
     changes: Changes,
     governor: Governor,
-    /// What is being told, since when, and how many of the actions know it.
-    telling: Option<(Batch, Instant, usize)>,
+    /// What is being told, and how many of the actions know it.
+    telling: Option<(Batch, usize)>,
+    /// Since when the next of them has had a target that is not ready.
+    unready_since: Option<Instant>,
     /// What was logged last about the present batch.
     logged: Option<BumpError>,
     /// Whether a target that is not there is waited for.
@@ -29,7 +31,7 @@ impl Bumper {
     #[must_use]
     pub fn new(actions: Vec<Action>, changes: Changes, pace: Pace) -> Self {
         let (governor, telemetry) = (Governor::new(pace), Telemetry::default());
-        Self { actions, changes, governor, telling: None, logged: None, patient: true, telemetry }
+        Self { actions, changes, governor, telling: None, unready_since: None, logged: None, patient: true, telemetry }
     }
 
     /// Tells this how it goes.
@@ -60,18 +62,18 @@ impl Bumper {
     async fn tell(&mut self) {
         self.governor.tries();
         if let Some(mut batch) = self.changes.take() {
-            if let Some((untold, ..)) = self.telling.take() {
+            if let Some((untold, _)) = self.telling.take() {
                 // What changed again is told as it is now.
                 for (path, change) in untold.changes {
                     batch.changes.entry(path).or_insert(change);
                 }
                 batch.to_everybody |= untold.to_everybody;
             }
-            self.telling = Some((batch, Instant::now(), 0));
+            self.telling = Some((batch, 0));
             self.logged = None;
             self.telemetry.telling();
         }
-        let Some((batch, since, told)) = &mut self.telling else { return };
+        let Some((batch, told)) = &mut self.telling else { return };
         for action in &mut self.actions[*told..] {
             let began = Instant::now();
             let bumped = action.bump(batch).await;
@@ -84,11 +86,15 @@ impl Bumper {
             if let Err(error) = bumped {
                 let is_waited_for = match error {
                     BumpError::Waiting(_) => self.patient,
-                    BumpError::Unready(_) => self.patient || since.elapsed() < UNREADY_MAX,
+                    BumpError::Unready(_) => {
+                        let since = *self.unready_since.get_or_insert_with(Instant::now);
+                        self.patient || since.elapsed() < UNREADY_MAX
+                    }
                     BumpError::Failed(_) | BumpError::Refused(_) => true,
                 };
                 if !is_waited_for {
-                    tracing::info!("{error}; nobody is bumped");
+                    tracing::info!("{error}; it is not waited for any longer, and nobody is bumped");
+                    self.unready_since = None;
                     *told += 1;
                     continue;
                 }
@@ -120,6 +126,7 @@ impl Bumper {
                 return;
             }
             self.governor.reached(Instant::now());
+            self.unready_since = None;
             *told += 1;
         }
         self.telling = None;

@@ -54,8 +54,8 @@ const WORD_BYTES_MIN: usize = 4;
 #[derive(Debug)]
 pub struct Url {
     config: UrlConfig,
-    /// Whether there has been an answer. Until then, whoever is to be called may not have been started.
-    was_answered: bool,
+    /// Whether anybody has been there. Until then, whoever is to be called may not have been started.
+    was_there: bool,
 }
 
 impl Url {
@@ -67,7 +67,7 @@ impl Url {
                 config.shown()
             );
         }
-        Self { config, was_answered: false }
+        Self { config, was_there: false }
     }
 
     /// The URL, without what may be a secret in it.
@@ -81,7 +81,7 @@ impl Url {
     /// # Errors
     ///
     /// [`BumpError::Refused`] for a status that says that the new files are bad, [`BumpError::Failed`] for any other, and
-    /// when there is no answer in time; no redirect is followed. [`BumpError::Waiting`] if nobody listens there, and nobody has yet: a
+    /// when there is no answer in time; no redirect is followed. [`BumpError::Unready`] if nobody listens there, and nobody has since this was made: a
     /// program may be started only when configbump is ready, as the containers after a native sidecar are.
     pub async fn bump(&mut self, _batch: &Batch) -> Result<(), BumpError> {
         let outcome = match timeout(self.config.timeout, self.call()).await {
@@ -93,7 +93,7 @@ impl Url {
         };
         let text = |why| format!("--url: {} {why}", self.config.shown());
         outcome.map_err(|trouble| match trouble {
-            Trouble::Nobody(why) => BumpError::Waiting(text(why)),
+            Trouble::Nobody(why) => BumpError::Unready(text(why)),
             Trouble::Call(why) => BumpError::Failed(text(why)),
             Trouble::Files(why) => BumpError::Refused(text(why)),
         })
@@ -138,10 +138,13 @@ impl Url {
             .build(connector);
         let answer = match client.request(request).await {
             Ok(answer) => answer,
-            Err(error) if is_refused(&error) && !self.was_answered => return Err(Trouble::Nobody(no_answer(&error))),
-            Err(error) => return Err(Trouble::Call(no_answer(&error))),
+            Err(error) if is_refused(&error) && !self.was_there => return Err(Trouble::Nobody(no_answer(&error))),
+            Err(error) => {
+                self.was_there |= !error.is_connect();
+                return Err(Trouble::Call(no_answer(&error)));
+            }
         };
-        self.was_answered = true;
+        self.was_there = true;
         if answer.status().is_success() {
             return Ok(());
         }

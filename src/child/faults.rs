@@ -47,7 +47,8 @@ impl Faults {
     /// The next one that another process has sent; nothing if there is none at the moment.
     pub fn next(&mut self) -> io::Result<Option<Signal>> {
         while let Some(info) = self.0.read_signal()? {
-            let is_ours = u32::try_from(getpid().as_raw_pid()) == Ok(info.ssi_pid);
+            // Those of the kernel have a code above 0 (sigaction(2)).
+            let is_ours = info.ssi_code > 0 || u32::try_from(getpid().as_raw_pid()) == Ok(info.ssi_pid);
             if let (Some(signal), false) = (i32::try_from(info.ssi_signo).ok().and_then(Signal::from_raw), is_ours) {
                 return Ok(Some(signal));
             }

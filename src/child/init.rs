@@ -5,7 +5,7 @@
 //! starts and awaits children of its own, is its child. When that one ends, init does, and the kernel ends whatever is
 //! left.
 //!
-//! It waits in `read(2)` for a byte that a signal handler writes: nothing wakes it but a signal, and no signal that comes
+//! It waits in `poll(2)` for a byte that a signal handler writes, or a signal that is held: nothing wakes it but a signal, and no signal that comes
 //! before or during a look is lost. It needs no runtime, so it has none; its code and its constants are in memory once
 //! for both processes.
 

@@ -180,7 +180,13 @@ impl Supervisor {
     fn stop(&mut self, farewell: Farewell) -> Turn {
         match &mut self.ending {
             // It has been asked to end already; whoever waits for the restart hears that there will be none.
-            Some(ending) => ending.then = Then::End,
+            Some(ending) => {
+                ending.then = Then::End;
+                if ending.is_kept() {
+                    // There is nothing more to do about it.
+                    return Ok(self.look()?.or(Some(KILLED)));
+                }
+            }
             None => self.ending = Some(self.ending(Then::End, farewell)),
         }
         self.look()
@@ -203,9 +209,13 @@ impl Supervisor {
             return self.kill();
         }
         ending.deadline = None;
-        warn!("{}", ChildError::Kept);
         match &mut ending.then {
-            Then::End => Ok(Some(KILLED)),
+            Then::End => {
+                warn!(
+                    "the program has been killed, and the kernel keeps it: it may wait for a file server or a device"
+                );
+                Ok(Some(KILLED))
+            }
             Then::Start(waiting) => {
                 for done in waiting.drain(..) {
                     // Whoever asked may have gone.

@@ -1,6 +1,6 @@
 //! What the pipeline tells of itself: in the log, to those who look at the endpoints, and on the objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Pipeline;
@@ -12,7 +12,7 @@ use crate::publish::Publisher;
 use crate::source::announcer::Reason;
 use crate::telemetry::{Conflict, Hold, Picture, millis};
 
-/// How many lines the log has of one event, so that whoever writes one object does not fill it.
+/// How many lines of a sort the log has of one object at one event, so that whoever writes the object does not fill it.
 const NOTICES_MAX: usize = 10;
 
 impl Pipeline {
@@ -67,14 +67,30 @@ impl Pipeline {
         );
     }
 
-    /// Tells of what one event cannot have. Of an object with thousands of such keys the log shows the first.
+    /// Tells of what one event cannot have. Of an object with thousands of such keys the log shows the first of each sort.
     pub(super) fn tell_of_all(&mut self, notices: &[Notice]) {
-        let shown = notices.len().min(NOTICES_MAX);
-        notices[..shown].iter().for_each(log);
-        if let more @ 1.. = notices.len() - shown {
-            tracing::warn!("{more} more of these are left out, all of this one change");
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for notice in notices {
+            let count = counts.entry((notice.object(), matches!(notice, Notice::Conflict { .. }))).or_default();
+            *count += 1;
+            if *count <= NOTICES_MAX {
+                log(notice);
+            }
+            self.tell_of(notice);
         }
-        notices.iter().for_each(|notice| self.tell_of(notice));
+        for ((object, _), count) in counts {
+            if let Some(more @ 1..) = count.checked_sub(NOTICES_MAX) {
+                let (kind, namespace, name) = object.fields();
+                tracing::warn!(
+                    event = "left_out",
+                    kind,
+                    namespace,
+                    name,
+                    more,
+                    "{more} more of these are left out, all of {object}"
+                );
+            }
+        }
     }
 
     fn tell_of(&mut self, notice: &Notice) {

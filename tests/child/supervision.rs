@@ -22,6 +22,7 @@ crate::tests!(
     a_restart_gives_a_new_process_and_the_old_one_is_gone,
     a_restart_kills_a_command_that_ignores_sigterm_and_what_it_started,
     a_restart_that_the_kernel_hinders_fails_in_time_and_happens_when_it_can,
+    a_stop_ends_it_although_the_kernel_hinders_the_restart,
     a_stop_during_a_restart_ends_it,
     a_command_that_ends_itself_after_a_restart_ends_the_supervisor,
     a_command_that_cannot_be_started_again_ends_the_supervisor_with_127,
@@ -139,6 +140,16 @@ fn a_restart_that_the_kernel_hinders_fails_in_time_and_happens_when_it_can() {
     }
     while !matches!(waitpid(command, None).expect("to look"), WaitStatus::Signaled(..)) {}
     supervised.ready(2);
+}
+
+fn a_stop_ends_it_although_the_kernel_hinders_the_restart() {
+    let mut supervised = Asked::PLAIN.controlled().grace_ms(100).shell("echo ready $$ >> \"$0\"; exec sleep 1000");
+    let command = nix::unistd::Pid::from_raw(supervised.ready(1).as_raw_pid());
+    ptrace::attach(command).expect("to trace it");
+    assert!(supervised.ask("restart").starts_with("not restarted"));
+    supervised.send(Signal::TERM);
+    assert_eq!(supervised.code(), 137);
+    while !matches!(waitpid(command, None).expect("to look"), WaitStatus::Signaled(..)) {}
 }
 
 fn a_stop_during_a_restart_ends_it() {

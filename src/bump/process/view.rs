@@ -157,8 +157,14 @@ fn see(pid: u32, spec: &TargetSpec, executable: &str, last: bool) -> Result<Sigh
         name: stat.name,
         is_process: spec.process.is(pid, &command_line),
         is_parent: spec.parent.as_ref().is_some_and(|parent| parent.is(pid, &command_line)),
-        names_configbump: !executable.is_empty() && command_line.contains(executable),
+        names_configbump: names(&command_line, executable),
     }))
+}
+
+/// Whether one of the words, or of what stands in a word of a script, is a path or name of the executable.
+fn names(command_line: &str, executable: &str) -> bool {
+    let is_part = |char: char| !(char.is_alphanumeric() || ['-', '_', '.'].contains(&char));
+    !executable.is_empty() && command_line.split(is_part).any(|word| word == executable)
 }
 
 fn target(pid: u32, seen: &Seen) -> Target {
