@@ -18,6 +18,9 @@ const COMPONENT_BYTES_MAX: usize = 255;
 /// Leaves room for the directory itself below `PATH_MAX`, in bytes.
 const PATH_BYTES_MAX: usize = 2048;
 
+/// How many parts a path may have: each of them is opened by itself, and an object may have thousands of files.
+const PARTS_MAX: usize = 32;
+
 /// A path relative to the directory: components joined by `/`, none of which is empty, `.`, or begins with `..` (the API
 /// server refuses such keys too, and kubelet's volumes keep their own entries under such names), and no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +41,8 @@ pub enum PathError {
     Control,
     #[error("it has a part of more than {COMPONENT_BYTES_MAX} bytes")]
     LongComponent,
+    #[error("it has more than {PARTS_MAX} parts")]
+    Deep,
     #[error("it is longer than {PATH_BYTES_MAX} bytes")]
     Long,
     #[error("`{OWN_FOLDER}` is configbump's own folder")]
@@ -64,6 +69,7 @@ impl RelPath {
         }
         for (depth, component) in text.split('/').enumerate() {
             match component {
+                _ if depth == PARTS_MAX => return Err(PathError::Deep),
                 "" => return Err(PathError::EmptyComponent),
                 "." => return Err(PathError::Dots),
                 _ if component.starts_with("..") => return Err(PathError::Dots),
@@ -150,9 +156,11 @@ mod tests {
             (".configbump/record", PathError::Own),
             (&"x".repeat(256), PathError::LongComponent),
             (&"x/".repeat(2000), PathError::Long),
+            (&format!("{}x", "x/".repeat(PARTS_MAX)), PathError::Deep),
         ] {
             assert_eq!(RelPath::parse(text), Err(why), "{text:?}");
         }
+        assert!(RelPath::parse(&format!("{}x", "x/".repeat(PARTS_MAX - 1))).is_ok());
     }
 
     #[test]

@@ -413,7 +413,9 @@ fn a_thousand_keys_that_an_object_cannot_have_take_few_lines_of_the_log() {
             }
             let before = sidecar.lines_with(&[""]).len();
             scene.put_map("second", "", &values("2"));
-            sidecar.says(&format!("{} more of these are left out, all of ConfigMap default/second", KEYS - SHOWN)).await;
+            sidecar
+                .says(&format!("{} more of these are left out, all of ConfigMap default/second", KEYS - SHOWN))
+                .await;
             assert_eq!(sidecar.lines_with(&[""]).len() - before, SHOWN + 1);
             sidecar.terminate().await;
         }
