@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a test waits for a sidecar that has failed for a while: its longest wait between two tries, and time to spare.
-pub const LONG_PATIENCE: Duration = Duration::from_secs(30 + 30);
+pub const LONG_PATIENCE: Duration = Duration::from_secs(30 + 90);
 
 /// How long it rests between two looks.
 pub const STEP: Duration = Duration::from_millis(10);

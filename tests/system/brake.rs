@@ -186,8 +186,10 @@ fn what_is_held_does_not_go_before_the_source_has_been_asked_once_more() {
             let link = Link::to(access.address, State::Up).await;
             access.address = link.address;
             let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
-            let launch = launch.args(["--publish", way, "--max-delete", "50%", "--max-delete-hold", "2s"]);
-            let sidecar = launch.start();
+            // The link may hand the events on in pieces, which are one removal all the same.
+            let launch =
+                launch.args(["--publish", way, "--max-delete", "50%", "--max-delete-hold", "2s", "--settle", "2s"]);
+            let sidecar = launch.args(["--settle-max", "20s"]).start();
             sidecar.holds(files(&all)).await;
             let mut witness = Witness::of(&workspace);
             delete(&sidecar, &namespace, &all).await;
