@@ -57,14 +57,42 @@ pub enum Effect {
 /// What changed on disk since the last bump that succeeded, a path once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
+    pub changes: ByPath,
     /// When the last of them was on disk: a process that started later has read them all.
     pub complete_at: BootTime,
     /// Even such a process is told, as it is to be of the first sync with `--initial-bump always`.
     pub to_everybody: bool,
+    /// Whether there were more removals than are kept while they wait.
+    pub is_cut: bool,
+}
+
+/// What happened to which files, a path once.
+type ByPath = BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>;
+
+/// How many changes may be kept without a look at how many of them are of files that are no more.
+const CHANGES_KEPT: usize = 10_000;
+
+/// Leaves the removals out where there are very many changes, which bounds them by the files that there are: who gives an object
+/// other keys all the time makes removals without end while a bump waits. Whether it did.
+fn shed(changes: &mut ByPath) -> bool {
+    let before = changes.len();
+    changes.retain(|_, (effect, _)| *effect == Effect::Written);
+    changes.len() < before
 }
 
 impl Batch {
+    /// Adds an older batch that nobody has been told of. What has changed again since is told as it is now.
+    fn take_in(&mut self, older: Self) {
+        for (path, change) in older.changes {
+            self.changes.entry(path).or_insert(change);
+        }
+        self.to_everybody |= older.to_everybody;
+        self.is_cut |= older.is_cut;
+        if self.changes.len() > CHANGES_KEPT {
+            self.is_cut |= shed(&mut self.changes);
+        }
+    }
+
     /// Whether a process that was started at this moment is to be told.
     #[must_use]
     pub fn concerns(&self, started: BootTime) -> bool {

@@ -213,7 +213,7 @@ pub enum Prune {
 /// Whether configbump gives up what it does not need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Sandbox {
-    /// Where the kernel can, unless commands are run: they would inherit it
+    /// Where the kernel can; the commands that it starts are not limited
     Auto,
     /// No
     Off,

@@ -1,5 +1,7 @@
 //! Texts of others, made fit to stand in a line of the log or of an error.
 
+use std::path::Path;
+
 /// The text on one line, whatever is in it, and cut after `chars_max` characters.
 pub(crate) fn printable(text: &str, chars_max: usize) -> String {
     let mut chars = text.trim().chars();
@@ -9,6 +11,11 @@ pub(crate) fn printable(text: &str, chars_max: usize) -> String {
         line.push('…');
     }
     line
+}
+
+/// A path that others have named.
+pub(crate) fn path(path: &Path) -> String {
+    printable(&path.to_string_lossy(), 4096)
 }
 
 /// A value the way an error shows it.

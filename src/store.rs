@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -73,6 +73,7 @@ pub struct Store {
     root: OwnedFd,
     /// `DIR/.configbump`.
     own: Arc<OwnedFd>,
+    own_identity: (u64, u64),
     /// Locked as long as it is open.
     lock: File,
     spool: Spool,
@@ -140,9 +141,21 @@ impl Store {
         let spool = Spool::new(Arc::clone(&own), modes);
         clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
+        let own_identity = rustix::fs::fstat(&*own).map(identity).map_err(|error| in_dir(error.into()))?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
-        let mut store =
-            Self { dir: dir_shown, root, own, lock, spool, record, modes, prune, staging: None, foreign_kept };
+        let mut store = Self {
+            dir: dir_shown,
+            root,
+            own,
+            own_identity,
+            lock,
+            spool,
+            record,
+            modes,
+            prune,
+            staging: None,
+            foreign_kept,
+        };
         // First what is empty and in the way of a file, at last what has become so.
         store.remove_unused_folders();
         store.go_on(publishing).map_err(|error| match Errno::from_io_error(&error) {
@@ -163,13 +176,14 @@ impl Store {
     /// written would be seen there.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        let is_linked = |stat: rustix::fs::Stat| stat.st_nlink > 0;
-        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
         match (rustix::fs::stat(&self.dir), rustix::fs::fstat(&self.root)) {
             (Err(Errno::NOENT | Errno::NOTDIR), _) => false,
             (Ok(named), Ok(opened)) if identity(named) != identity(opened) => false,
-            // Where it cannot be told, a change says what is wrong.
-            _ => rustix::fs::fstat(&*self.own).map_or(true, is_linked),
+            _ => match rustix::fs::statat(&self.root, OWN_FOLDER, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(named) => identity(named) == self.own_identity,
+                // Where it cannot be told, a change says what is wrong.
+                Err(error) => error != Errno::NOENT,
+            },
         }
     }
 
@@ -514,6 +528,11 @@ fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
     std::fs::create_dir_all(dir).map_err(|error| OpenError::Make { dir: dir.to_owned(), error })?;
     rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| OpenError::Write { dir: dir.to_owned(), error: error.into() })
+}
+
+/// What tells a file from all others, whatever its name: the device and the inode.
+fn identity(stat: rustix::fs::Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// The file whose lock says that a configbump has the directory. Nobody else may open it: a lock takes no right to write

@@ -63,11 +63,7 @@ impl Bumper {
         self.governor.tries();
         if let Some(mut batch) = self.changes.take() {
             if let Some((untold, _)) = self.telling.take() {
-                // What changed again is told as it is now.
-                for (path, change) in untold.changes {
-                    batch.changes.entry(path).or_insert(change);
-                }
-                batch.to_everybody |= untold.to_everybody;
+                batch.take_in(untold);
             }
             self.telling = Some((batch, 0));
             self.logged = None;

@@ -1,15 +1,15 @@
 //! What has changed since the last bump: the pipeline adds to it, the bumper takes it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Batch, BootTime, Effect};
+use super::{Batch, BootTime, ByPath, CHANGES_KEPT, Effect, shed};
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
-/// Cheap to clone: both ends have it. It grows with the number of files at most, for a path is in it once.
+/// Cheap to clone: both ends have it. It grows with the number of files at most: a path is in it once, and of those that are removed only
+/// so many are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Changes(Arc<Shared>);
 
@@ -28,7 +28,11 @@ struct Shared {
 struct State {
     /// Something is to be told, be it only that something changed.
     news: Option<News>,
-    changes: BTreeMap<RelPath, (Effect, Arc<ObjectKey>)>,
+    changes: ByPath,
+    /// How many of them there may be before the removals are left out.
+    kept_max: usize,
+    /// Whether some have been.
+    is_cut: bool,
     /// Whether what has changed may be told: the first sync is on disk, and no batch is half live.
     released: bool,
     /// Whether the bumper has taken something that it has not told yet.
@@ -54,6 +58,11 @@ impl Changes {
     pub fn add(&self, path: RelPath, effect: Effect, owner: Arc<ObjectKey>) {
         let mut state = self.state();
         state.changes.insert(path, (effect, owner));
+        if state.changes.len() > state.kept_max.max(CHANGES_KEPT) {
+            state.is_cut |= shed(&mut state.changes);
+            // So a look at all of them is rare.
+            state.kept_max = state.changes.len() * 2;
+        }
         state.add(false);
         self.wake(&state);
     }
@@ -90,6 +99,7 @@ impl Changes {
         let mut state = self.state();
         state.news = None;
         state.changes.clear();
+        state.is_cut = false;
     }
 
     /// Whether everything has been told.
@@ -129,7 +139,8 @@ impl Changes {
         }
         let News { complete_at, to_everybody } = state.news.take()?;
         state.telling = true;
-        Some(Batch { changes: std::mem::take(&mut state.changes), complete_at, to_everybody })
+        let is_cut = std::mem::take(&mut state.is_cut);
+        Some(Batch { changes: std::mem::take(&mut state.changes), complete_at, to_everybody, is_cut })
     }
 
     /// What was taken has been told.
@@ -148,5 +159,59 @@ impl Changes {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; and if it did, the state would still be whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+
+    fn owner() -> Arc<ObjectKey> {
+        Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "ns".into(), name: "name".into() })
+    }
+
+    fn note(changes: &Changes, numbers: std::ops::Range<usize>, effect: Effect) {
+        for number in numbers {
+            changes.add(RelPath::parse(&format!("key-{number}")).expect("a path"), effect, owner());
+        }
+    }
+
+    fn count(batch: &Batch, wanted: Effect) -> usize {
+        batch.changes.values().filter(|(effect, _)| *effect == wanted).count()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_the_files_that_there_are_and_no_written_one_is_left_out() {
+        let changes = Changes::default();
+        changes.release();
+        note(&changes, 0..2 * CHANGES_KEPT, Effect::Written);
+        let mut batch = changes.take().expect("a batch");
+        assert!(!batch.is_cut, "only removals are left out");
+        for round in 1..=20 {
+            note(&changes, round * 10_000_000..round * 10_000_000 + CHANGES_KEPT / 2, Effect::Removed);
+            note(&changes, round..round + 1, Effect::Written);
+            let mut newer = changes.take().expect("a batch");
+            newer.take_in(batch);
+            batch = newer;
+            assert_eq!(count(&batch, Effect::Written), 2 * CHANGES_KEPT);
+            assert_eq!((count(&batch, Effect::Removed), batch.is_cut), (0, true));
+        }
+        // The same where nothing is taken meanwhile.
+        note(&changes, 0..3, Effect::Written);
+        note(&changes, 0..10 * CHANGES_KEPT, Effect::Removed);
+        note(&changes, 0..3, Effect::Written);
+        let batch = changes.take().expect("a batch");
+        assert_eq!((count(&batch, Effect::Written), batch.is_cut), (3, true));
+        assert!(count(&batch, Effect::Removed) <= CHANGES_KEPT);
+    }
+
+    #[test]
+    fn a_few_removals_are_all_told() {
+        let changes = Changes::default();
+        changes.release();
+        note(&changes, 0..100, Effect::Removed);
+        let batch = changes.take().expect("a batch");
+        assert_eq!((count(&batch, Effect::Removed), batch.is_cut), (100, false));
     }
 }

@@ -67,7 +67,7 @@ impl Exec {
     pub async fn bump(&self, batch: &Batch) -> Result<(), BumpError> {
         let (changed, is_whole) = changed(&self.dir, batch);
         let command = self.command.clone().with("CONFIG_BUMP_CHANGED", changed);
-        let command = if is_whole {
+        let command = if is_whole && !batch.is_cut {
             command.without("CONFIG_BUMP_CHANGED_TRUNCATED")
         } else {
             command.with("CONFIG_BUMP_CHANGED_TRUNCATED", "true")

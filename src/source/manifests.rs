@@ -52,6 +52,7 @@ use self::yaml::Problem;
 use crate::config::Selection;
 use crate::content::Spool;
 use crate::event::{Event, Scope, What};
+use crate::printable;
 
 /// For so long at most a list is not completed because something happens all the time.
 const PUT_OFF_MAX: Duration = Duration::from_secs(5);
@@ -79,7 +80,7 @@ struct Follower {
 /// Why manifests can't be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestsError {
-    #[error("{path}: {error}; give a file or folder that exists", path = path.display())]
+    #[error("{path}: {error}; give a file or folder that exists", path = printable::path(path))]
     Path { path: PathBuf, error: io::Error },
     #[error("cannot watch files: {0}; if there are too many, raise the limit fs.inotify.max_user_instances")]
     Watch(io::Error),

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -122,6 +123,11 @@ pub(super) struct Record {
     tells: bool,
 }
 
+fn is_ours(log: &File) -> io::Result<bool> {
+    let metadata = log.metadata()?;
+    Ok(metadata.is_file() && metadata.nlink() == 1)
+}
+
 impl Record {
     /// Reads the record in configbump's own folder. It writes nothing, so that a full disk does not hinder a start.
     pub fn open(spool: Spool) -> io::Result<Self> {
@@ -143,8 +149,8 @@ impl Record {
             tracing::warn!("{unreadable} lines of the record cannot be read: files that they stand for are left alone");
         }
         let log = match disk::open_log(spool.folder(), NAME, MODE) {
-            Ok(log) if log.metadata()?.is_file() => log,
-            // Somebody put something else there.
+            Ok(log) if is_ours(&log)? => log,
+            // Somebody put something else there, or a file that has its place elsewhere.
             _ => known.write(&spool)?,
         };
         Ok(Self { spool, known, log, log_lines, torn, tells: false })

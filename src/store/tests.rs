@@ -220,6 +220,36 @@ fn a_record_with_foreign_or_torn_lines_loses_only_those() {
 }
 
 #[test]
+fn a_record_that_is_a_second_name_of_a_file_elsewhere_is_replaced_and_not_written() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    let (victim, record) = (fixture.outer.path().join("victim"), fixture.at(OWN_FOLDER).join("record"));
+    fs::write(&victim, "a treasure").expect("a file");
+    fixture.write("a", b"x").expect("a write");
+    fs::remove_file(&record).and_then(|()| fs::hard_link(&victim, &record)).expect("a second name");
+    let mut fixture = fixture.restart();
+    fixture.write("b", b"x").expect("a write");
+    assert_eq!(fs::read_to_string(&victim).expect("the file"), "a treasure");
+    assert_eq!(fixture.restart().owned(), ["b"]);
+}
+
+#[test]
+fn a_folder_of_the_state_that_has_another_name_is_not_in_its_place() {
+    let fixture = Fixture::new(Prune::Owned);
+    assert!(fixture.store.is_in_place());
+    for other in ["dir/.other", "outside"] {
+        let other = fixture.outer.path().join(other);
+        fs::rename(fixture.at(OWN_FOLDER), &other).expect("a rename");
+        assert!(!fixture.store.is_in_place(), "{other:?}");
+        fs::create_dir(fixture.at(OWN_FOLDER)).expect("a folder");
+        assert!(!fixture.store.is_in_place(), "another one has its name");
+        fs::remove_dir(fixture.at(OWN_FOLDER))
+            .and_then(|()| fs::rename(other, fixture.at(OWN_FOLDER)))
+            .expect("a rename");
+        assert!(fixture.store.is_in_place());
+    }
+}
+
+#[test]
 fn the_record_does_not_grow_with_changes() {
     let mut fixture = Fixture::new(Prune::Owned);
     let record = fixture.at(OWN_FOLDER).join("record");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 /// How long a test waits for what takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a test waits for a sidecar that has failed for a while: its longest wait between two tries, and time to spare.
+/// How long a test waits for a sidecar that has failed for a while: its longest wait between two tries, and time to spare for what it does
+/// then, which may be the sync of ten thousand files on a machine that has much else to do.
 pub const LONG_PATIENCE: Duration = Duration::from_secs(30 + 90);
 
 /// How long it rests between two looks.

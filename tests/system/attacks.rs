@@ -364,6 +364,8 @@ fn hostile_keys_names_and_folders_lead_to_no_file_and_no_second_line() {
                     scene.put(&format!("{number}-{kind}.json"), &object.to_string());
                 }
             }
+            scene.put("a\n2026-01-01T00:00:00Z  INFO forged\u{1b}[31m.yaml", "[");
+            sidecar.says("forged").await;
             let last = format!("{}-2.json", hostile.len() - 1);
             sidecar.says(&last).await;
             // These are odd, and lead nowhere; the empty text is no folder, and the namespace `default`.
@@ -482,6 +484,18 @@ pub fn base64_of(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
+/// A PID namespace in which a script has started so many processes of the target's name.
+async fn crowd(workspace: &Workspace, target: &str, script: &str, processes: usize) -> Processes {
+    fs::write(workspace.beside("start"), script).expect("a file");
+    let pod = Processes::start(workspace, "sh", [workspace.beside("start")]).await;
+    let all = async || match pod.count(target) {
+        count if count == processes => Ok(()),
+        count => Err(format!("{count}")),
+    };
+    until(PATIENCE, "all of them", all).await;
+    pod
+}
+
 #[test]
 fn thousands_of_processes_that_match_are_waited_for_in_few_lines_and_hinder_no_file() {
     const PROCESSES: usize = 2000;
@@ -491,13 +505,7 @@ fn thousands_of_processes_that_match_are_waited_for_in_few_lines_and_hinder_no_f
         let script = format!(
             "cp \"$(command -v sleep)\" '{target}'; i=0; while [ $i -lt {PROCESSES} ]; do '{target}' 600 & i=$((i + 1)); done; wait"
         );
-        fs::write(workspace.beside("start"), script).expect("a file");
-        let pod = Processes::start(&workspace, "sh", [workspace.beside("start")]).await;
-        let count = async || match pod.count(&target) {
-            PROCESSES => Ok(()),
-            count => Err(format!("{count}")),
-        };
-        until(PATIENCE, "all of them", count).await;
+        let pod = crowd(&workspace, &target, &script, PROCESSES).await;
         namespace.create(&config_map("routes", [("a", "1")])).await;
         let sidecar = signalling(&namespace, &workspace).inside(&pod).start();
         sidecar.says("has not installed a handler").await;
@@ -524,13 +532,7 @@ fn processes_with_long_command_lines_keep_no_file_waiting() {
             "cp \"$(command -v sh)\" '{target}'; long=$(head -c 100000 /dev/zero | tr '\\0' n); \
              i=0; while [ $i -lt {PROCESSES} ]; do '{target}' -c 'kill -STOP $$' x \"$long\" & i=$((i + 1)); done; wait"
         );
-        fs::write(workspace.beside("start"), script).expect("a file");
-        let pod = Processes::start(&workspace, "sh", [workspace.beside("start")]).await;
-        let count = async || match pod.count(&target) {
-            PROCESSES => Ok(()),
-            count => Err(format!("{count}")),
-        };
-        until(PATIENCE, "all of them", count).await;
+        let pod = crowd(&workspace, &target, &script, PROCESSES).await;
         namespace.create(&config_map("routes", [("a", "1")])).await;
         let launch = Launch::within(&namespace, &workspace).args(["-s", "HUP", "-c", "(n+x)*y$", "--settle", "0"]);
         let sidecar = launch.inside(&pod).start();

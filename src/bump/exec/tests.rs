@@ -22,7 +22,7 @@ fn batch<'a>(changes: impl IntoIterator<Item = (&'a str, Effect)>) -> Result<Bat
         .into_iter()
         .map(|(path, effect)| Ok((RelPath::parse(path)?, (effect, Arc::clone(&object)))))
         .collect::<Result<_, _>>()?;
-    Ok(Batch { changes, complete_at: BootTime::now(), to_everybody: false })
+    Ok(Batch { changes, complete_at: BootTime::now(), to_everybody: false, is_cut: false })
 }
 
 fn large_batch() -> Result<Batch, crate::path::PathError> {

@@ -112,7 +112,7 @@ fn signal(text: &str) -> Signal {
 fn batch() -> Batch {
     let complete_at = BootTime::now();
     until(|| BootTime::now().0 >= complete_at.0 + Duration::from_millis(10));
-    Batch { changes: BTreeMap::new(), complete_at, to_everybody: false }
+    Batch { changes: BTreeMap::new(), complete_at, to_everybody: false, is_cut: false }
 }
 
 fn until(mut is_so: impl FnMut() -> bool) {

@@ -19,7 +19,7 @@ const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
 /// Calls as the options say: what an error says, or that there was none.
 async fn call(options: UrlOptions) -> Result<String, UrlConfigError> {
     let mut url = Url::new(UrlConfig::new(options)?);
-    let batch = Batch { changes: BTreeMap::new(), complete_at: BootTime::now(), to_everybody: false };
+    let batch = Batch { changes: BTreeMap::new(), complete_at: BootTime::now(), to_everybody: false, is_cut: false };
     Ok(match url.bump(&batch).await {
         Ok(()) => "success".to_owned(),
         Err(error) => error.to_string(),

@@ -19,6 +19,7 @@ use crate::config::{Namespaces, Selection};
 use crate::content::Content;
 use crate::content::Spool;
 use crate::object::{Entry, Kind, Object, ObjectKey};
+use crate::printable;
 
 /// Where an object is that names no namespace.
 const NAMESPACE: &str = "default";
@@ -69,7 +70,7 @@ impl Reader {
                     self.collect(item, implied, path, found)?;
                 }
             }
-            Class::Other => tracing::debug!("{}:{}: passed over", path.display(), node.line),
+            Class::Other => tracing::debug!("{}:{}: passed over", printable::path(path), node.line),
         }
         Ok(())
     }

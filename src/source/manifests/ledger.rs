@@ -12,6 +12,7 @@ use super::file::Identity;
 use super::yaml::Problem;
 use crate::event::What;
 use crate::object::ObjectKey;
+use crate::printable;
 
 /// What one file comes to in a list.
 #[derive(Debug, Default)]
@@ -130,7 +131,7 @@ impl Ledger {
         let mut step = Step::default();
         if reported.as_deref() != Some(error) {
             let consequence = consequence(*known, self.completed);
-            step.warnings.push(format!("{}: {error}{consequence}", path.display()));
+            step.warnings.push(format!("{}: {error}{consequence}", printable::path(path)));
             *reported = Some(error.to_owned());
         }
         self.complete &= *known;
@@ -219,7 +220,7 @@ impl Ledger {
         let mut step = Step::default();
         let Some(held) = self.files.get_mut(path) else { return step };
         if held.reported.take().is_some() {
-            step.notes.push(format!("{}: can be read again", path.display()));
+            step.notes.push(format!("{}: can be read again", printable::path(path)));
         }
         let before = held.objects.take().unwrap_or_default();
         held.identity = Some(identity);
@@ -284,8 +285,8 @@ fn consequence(known: bool, completed: bool) -> &'static str {
 
 fn place(path: &Path, line: Option<u64>) -> String {
     match line {
-        Some(line) => format!("{}:{line}", path.display()),
-        None => path.display().to_string(),
+        Some(line) => format!("{}:{line}", printable::path(path)),
+        None => printable::path(path),
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use super::file;
+use crate::printable;
 
 /// Changes that follow each other within this time are one.
 pub const QUIET: Duration = Duration::from_millis(50);
@@ -367,7 +368,7 @@ impl Folder {
         if event.mask.contains(EventMask::MOVE_SELF)
             && let Err(error) = watches.remove(event.wd.clone())
         {
-            tracing::debug!("{}: the watch was removed already: {error}", self.path.display());
+            tracing::debug!("{}: the watch was removed already: {error}", printable::path(&self.path));
         }
         self.state = State::Lost { at: Instant::now(), delay: RETRY, reported: None };
         true
@@ -381,7 +382,7 @@ impl Folder {
         match watches.add(path, mask) {
             Ok(descriptor) => {
                 if reported.is_some() {
-                    tracing::info!("{}: is watched again", path.display());
+                    tracing::info!("{}: is watched again", printable::path(path));
                 }
                 self.state = State::Watched(descriptor);
                 true
@@ -389,7 +390,7 @@ impl Folder {
             Err(error) => {
                 let error = explain(&error);
                 if reported.as_ref() != Some(&error) {
-                    let (path, seconds) = (path.display(), RETRY_MAX.as_secs());
+                    let (path, seconds) = (printable::path(path), RETRY_MAX.as_secs());
                     tracing::warn!("{path}: cannot be watched: {error}; it is looked at every {seconds} s instead");
                 }
                 let next = (*delay * 2).min(RETRY_MAX);
