@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -63,8 +64,9 @@ pub(crate) fn open_file(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        // A symlink; a socket; a device without a driver; a file of somebody who keeps it to himself.
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS) => return Ok(None),
+        // A symlink; a socket; a device without a driver; a file of somebody who keeps it to himself, by its mode or by a lease
+        // (F_SETLEASE in fcntl(2)) that would have to be waited for.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::AGAIN) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     Ok(file.metadata()?.is_file().then_some(file))
@@ -76,6 +78,12 @@ pub(crate) fn open_log(folder: BorrowedFd<'_>, name: &str, mode: Mode) -> io::Re
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(folder, name, flags, mode)?.into())
+}
+
+/// Whether this is a regular file with no name but one. What was planted may be another name of a file that is elsewhere.
+pub(crate) fn is_single_file(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file() && metadata.nlink() == 1)
 }
 
 pub(crate) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {

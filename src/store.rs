@@ -18,6 +18,7 @@ mod aside;
 mod examine;
 mod foreign;
 mod generation;
+mod own;
 mod publish;
 mod record;
 mod rollback;
@@ -26,15 +27,14 @@ mod stage;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -47,24 +47,14 @@ pub use self::rollback::TakenBack;
 use self::stage::Staged;
 use crate::bump;
 use crate::config::Prune;
-use crate::content::{Body, Content, Digest, Modes, Spool, Spooled, TEMPORARY_PREFIX};
+use crate::content::{Body, Content, Digest, Modes, Spool, Spooled};
 use crate::disk::{self, Place};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
 use crate::plan::Change;
-use crate::printable::printable;
 
 /// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
 const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
-
-/// How long a lock that somebody has is waited for.
-const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
-
-/// The file in configbump's own folder that is locked.
-const LOCK_NAME: &str = "lock";
-
-/// How many folders one in another are removed from configbump's own folder, where none should be.
-const PLANTED_DEPTH_MAX: u32 = 64;
 
 /// The directory, its record, and the permissions of what comes.
 #[derive(Debug)]
@@ -130,16 +120,16 @@ impl Store {
     pub fn open(dir: &Path, modes: Modes, prune: Prune, publishing: Option<Publishing>) -> Result<Self, OpenError> {
         let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
         let root = open_root(dir)?;
-        let is_new = disk::make_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?;
-        let own = Arc::new(disk::open_folder(root.as_fd(), OWN_FOLDER).map_err(in_dir)?);
-        let lock = lock(own.as_fd(), dir)?;
+        let (own, is_new) = own::open_folder(root.as_fd()).map_err(in_dir)?;
+        let own = Arc::new(own);
+        let lock = own::lock(own.as_fd(), dir)?;
         if is_new {
             // Whatever the umask: a reader that walks the directory under another user must not stumble over it.
             let mode = Mode::from_raw_mode(disk::FOLDER_MODE);
             rustix::fs::fchmod(&*own, mode).map_err(|error| in_dir(error.into()))?;
         }
         let spool = Spool::new(Arc::clone(&own), modes);
-        clear_leftovers(own.as_fd()).map_err(in_dir)?;
+        own::clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
         let own_identity = rustix::fs::fstat(&*own).map(identity).map_err(|error| in_dir(error.into()))?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
@@ -295,7 +285,7 @@ impl Store {
                 return Ok(None);
             }
         }
-        if !self.is_present(path, digest)? {
+        if !self.is_present(path, owner.kind, digest)? {
             return Ok(None);
         }
         self.record.own(path, owner)?;
@@ -358,11 +348,23 @@ impl Store {
         }
     }
 
-    fn is_present(&self, path: &RelPath, digest: &Digest) -> io::Result<bool> {
-        match self.present(path)? {
-            Some(mut file) => Ok(digest.is_of(&mut file)? && self.is_visible(path)?),
-            None => Ok(false),
+    /// Whether a path has this content, and nobody else may read it if it is a Secret's: its file may have been a ConfigMap's, or
+    /// somebody's who knew what is in it.
+    fn is_present(&self, path: &RelPath, kind: Kind, digest: &Digest) -> io::Result<bool> {
+        let Some(mut file) = self.present(path)? else { return Ok(false) };
+        Ok(digest.is_of(&mut file)? && !self.is_too_open(&file, kind)? && self.is_visible(path)?)
+    }
+
+    /// Whether more may be done with a file than with a new one of a Secret.
+    fn is_too_open(&self, file: &File, kind: Kind) -> io::Result<bool> {
+        let wanted = self.modes.of(kind);
+        let too_much = |file: &File| -> io::Result<u32> { Ok(file.metadata()?.mode() & 0o777 & !wanted.bits()) };
+        if kind != Kind::Secret || too_much(file)? == 0 {
+            return Ok(false);
         }
+        // Where a file system keeps no permissions, it would be written anew for ever.
+        let (_trial, new) = self.spool.create(wanted)?;
+        Ok(too_much(&new)? == 0)
     }
 
     fn temporary(&self, kind: Kind, body: Body) -> io::Result<Spooled> {
@@ -533,59 +535,6 @@ fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
 /// What tells a file from all others, whatever its name: the device and the inode.
 fn identity(stat: rustix::fs::Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
-}
-
-/// The file whose lock says that a configbump has the directory. Nobody else may open it: a lock takes no right to write
-/// (flock(2)), and whoever reads the directory could keep every configbump out of it.
-fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {
-    let open = || disk::open_log(own, LOCK_NAME, Mode::RUSR | Mode::WUSR);
-    match open() {
-        // What somebody put there instead is no file that a configbump could have locked.
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO)) => {
-            disk::remove_tree(own, &CString::new(LOCK_NAME)?, PLANTED_DEPTH_MAX)?;
-            open()
-        }
-        opened => opened,
-    }
-}
-
-/// Two of them would remove each other's files. A file system without locks has to do without.
-fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
-    let file = open_lock(own).map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })?;
-    let asked = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // One that was killed may leave a process that it was just starting, which has a copy of the handle until its execve(2).
-            Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_TIME_MAX => std::thread::sleep(LOCK_TIME_MAX / 50),
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
-            Err(error) => {
-                tracing::debug!("{} cannot be locked: {error}", dir.display());
-                return Ok(file);
-            }
-            Ok(()) => return Ok(file),
-        }
-    }
-}
-
-/// Removes what a killed run left half-done, and folders that somebody put where files of configbump's own belong.
-fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
-    let mut leftovers = Vec::new();
-    disk::entries(own, |entry, file_type| {
-        let name = entry.to_bytes();
-        let is_temporary = name.starts_with(TEMPORARY_PREFIX.as_bytes()) || name.starts_with(aside::PREFIX.as_bytes());
-        if is_temporary || (name == record::NAME.as_bytes() && file_type == FileType::Directory) {
-            leftovers.push(entry.to_owned());
-        }
-        Ok(())
-    })?;
-    for name in leftovers {
-        // What cannot be removed is in nobody's way but its maker's.
-        if let Err(error) = disk::remove_tree(own, &name, PLANTED_DEPTH_MAX) {
-            let name = printable(&name.to_string_lossy(), 255);
-            tracing::warn!("cannot remove {OWN_FOLDER}/{name}, which an earlier run or somebody else left: {error}");
-        }
-    }
-    Ok(())
 }
 
 impl Effect {

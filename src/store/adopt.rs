@@ -21,7 +21,14 @@ impl Store {
         }
         let Some(publishing) = publishing else {
             let all: Vec<String> = self.record.generations().map(str::to_owned).collect();
-            return all.iter().try_for_each(|name| self.try_retire(name));
+            for name in &all {
+                if let Err(error) = self.try_retire(name) {
+                    tracing::warn!(
+                        "cannot remove {name}, a tree of an earlier run: {error}; the next start tries again"
+                    );
+                }
+            }
+            return Ok(());
         };
         let live = if publishing.set { set } else { self.live_files(set.is_some())? };
         let is_new = live.is_none();
@@ -121,7 +128,11 @@ impl Store {
         let name = self.announce_tree()?;
         let tree = Generation::make(self.home(publishing), &name)?;
         for (path, _) in self.record.owned() {
-            tree.take_over(path, self.root.as_fd(), &self.spool)?;
+            match tree.take_over(path, self.root.as_fd(), &self.spool) {
+                // Somebody has put a folder there that he keeps to himself.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                taken => drop(taken?),
+            }
         }
         Ok(tree)
     }
@@ -130,7 +141,7 @@ impl Store {
     pub(super) fn link_at<'a>(&'a self, path: &'a RelPath) -> io::Result<Option<Place<'a>>> {
         let place = match Place::open(self.root.as_fd(), path) {
             Ok(place) => place,
-            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) if is_absence(&error) || error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
         let is_link = disk::read_link(place.folder(), place.name)? == Some(link_target(path));

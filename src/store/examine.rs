@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, StatVfsMountFlags, accessat, flock, statvfs};
 use rustix::io::Errno;
 
-use super::{LOCK_NAME, OpenError, open_root};
+use super::own::LOCK_NAME;
+use super::{OpenError, open_root};
 use crate::content::TEMPORARY_PREFIX;
 use crate::disk;
 use crate::path::OWN_FOLDER;

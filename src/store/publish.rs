@@ -249,7 +249,7 @@ impl Store {
         for (path, staged) in stage.iter().filter(|(_, staged)| chosen(&staged.owner)) {
             if let Some((_, digest)) = &staged.file
                 && stage.is_in_doubt(path, staged)
-                && self.is_present(path, digest)?
+                && self.is_present(path, staged.owner.kind, digest)?
             {
                 settled.push(path.clone());
             }

@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -28,6 +27,9 @@ const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A log larger than this, in bytes, was not written by configbump. What is beyond is not read.
 const BYTES_MAX: u64 = 64 << 20;
+
+/// Nor was a line larger than this, in bytes: a path of 2 KiB and two names are less, however they are written.
+const LINE_BYTES_MAX: u64 = 32 << 10;
 
 /// The log is written anew when it has this many lines more than twice what it says.
 const SLACK_LINES: usize = 1000;
@@ -123,11 +125,6 @@ pub(super) struct Record {
     tells: bool,
 }
 
-fn is_ours(log: &File) -> io::Result<bool> {
-    let metadata = log.metadata()?;
-    Ok(metadata.is_file() && metadata.nlink() == 1)
-}
-
 impl Record {
     /// Reads the record in configbump's own folder. It writes nothing, so that a full disk does not hinder a start.
     pub fn open(spool: Spool) -> io::Result<Self> {
@@ -137,7 +134,7 @@ impl Record {
             torn = file.metadata()?.len() > BYTES_MAX;
             let mut lines = BufReader::new(file.take(BYTES_MAX));
             let mut line = Vec::new();
-            while lines.read_until(b'\n', &mut line)? > 0 {
+            while lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? > 0 {
                 log_lines += 1;
                 // A kill during an append leaves the last line half-written, of a file that does not exist yet.
                 torn |= line.last() != Some(&b'\n');
@@ -149,7 +146,7 @@ impl Record {
             tracing::warn!("{unreadable} lines of the record cannot be read: files that they stand for are left alone");
         }
         let log = match disk::open_log(spool.folder(), NAME, MODE) {
-            Ok(log) if is_ours(&log)? => log,
+            Ok(log) if disk::is_single_file(&log)? => log,
             // Somebody put something else there, or a file that has its place elsewhere.
             _ => known.write(&spool)?,
         };

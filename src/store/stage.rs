@@ -66,7 +66,8 @@ impl Stage {
         let Some(Staged { owner: before, file: Some((_, staged)), .. }) = self.entries.get_mut(path) else {
             return false;
         };
-        if staged != digest {
+        // The permissions are by kind.
+        if staged != digest || before.kind != owner.kind {
             return false;
         }
         if before != owner {

@@ -2,10 +2,11 @@
 //! makes configbump hang.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::target::Target;
 use crate::harness::wait::{PATIENCE, run, until};
 use crate::harness::workspace::{Workspace, write};
-use crate::processes::NOBODY;
+use crate::processes::{NOBODY, as_nobody};
 
 /// What stands outside, and may be neither changed, removed nor told.
 const TREASURE: &str = "a treasure";
@@ -151,6 +152,88 @@ fn what_is_planted_in_the_folder_of_the_state_is_neither_followed_nor_read_and_h
             assert!(fs::symlink_metadata(state.join("record")).expect("the record").is_file(), "{thing}");
             scene.is_unharmed(&sidecar);
             sidecar.terminate().await;
+        }
+    });
+}
+
+#[test]
+fn what_is_planted_in_place_of_the_folder_of_the_state_gives_way() {
+    run(async {
+        for thing in THINGS.iter().filter(|&&thing| thing != "folder") {
+            let workspace = Workspace::new();
+            let scene = Scene::new(&workspace);
+            plant(thing, &workspace.path(".configbump"), &scene.outside);
+            scene.put_map("routes", "", &[("a", "1")]);
+            let sidecar = scene.launch().start();
+            scene.shows(&sidecar, &[("a", "1")]).await;
+            sidecar.says("was no folder, and has been replaced by one").await;
+            assert!(fs::symlink_metadata(workspace.path(".configbump")).expect("the folder").is_dir(), "{thing}");
+            scene.is_unharmed(&sidecar);
+            sidecar.terminate().await;
+        }
+    });
+}
+
+/// What another user keeps to himself, by its name.
+const KEPT: [&str; 5] = ["closed file", "leased file", "second name", "closed folder", "deep folder"];
+
+/// Puts one of those there, with this text if it is a file, and gives what keeps it so.
+fn keep(thing: &str, at: &Path, text: &str, outside: &Path) -> Option<Child> {
+    // Whoever breaks a lease waits, or is told to come again; whose lease it is gets a signal, and need not heed it.
+    const LEASE: &str = r#"$SIG{IO} = "IGNORE"; open(my $file, "+<", $ARGV[0]) or die; fcntl($file, 1024, 1) or die;
+        $| = 1; print "leased\n"; sleep"#;
+    let closed = |mode| fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("a mode");
+    match thing {
+        "closed file" | "leased file" => write(at, text),
+        "second name" => fs::hard_link(outside.join("victim"), at).expect("a second name"),
+        "closed folder" => fs::create_dir_all(at.join("a")).expect("folders"),
+        _ => fs::create_dir_all(at.join("d/".repeat(70))).expect("folders"),
+    }
+    match thing {
+        "closed file" | "closed folder" => closed(0),
+        "leased file" => {
+            let mut holder = Command::new("perl");
+            holder.args(["-e", LEASE]).arg(at).stdout(Stdio::piped());
+            let mut holder = holder.spawn().expect("perl, which every Debian has");
+            let mut line = String::new();
+            let said = BufReader::new(holder.stdout.take().expect("a pipe")).read_line(&mut line);
+            assert_eq!((said.expect("a line"), line.as_str()), (7, "leased\n"));
+            return Some(holder);
+        }
+        _ => {}
+    }
+    None
+}
+
+#[test]
+fn what_another_user_keeps_to_himself_hinders_no_start_and_no_file() {
+    run(async {
+        let places =
+            KEPT.iter().flat_map(|&thing| [".configbump/lock", ".configbump/record", "a"].map(|at| (thing, at)));
+        // A folder is in the way of a file, which is told.
+        for (thing, at) in places.filter(|(thing, at)| !(thing.ends_with("folder") && *at == "a")) {
+            let workspace = Workspace::new();
+            let scene = Scene::new(&workspace);
+            let state = workspace.path(".configbump");
+            fs::create_dir(&state).expect("a folder");
+            chown(&state, Some(NOBODY), None).expect("root may do that");
+            let mut holder = keep(thing, &workspace.path(at), "1", &scene.outside);
+            scene.put_map("routes", "", &[("a", "1")]);
+            let sidecar = scene.launch().prelude(as_nobody(&workspace, "")).start();
+            sidecar.in_sync().await;
+            scene.shows(&sidecar, &[("a", "1")]).await;
+            for own in ["lock", "record"] {
+                let metadata = fs::symlink_metadata(state.join(own)).expect("a file");
+                assert!(
+                    metadata.is_file() && metadata.nlink() == 1 && metadata.uid() == NOBODY,
+                    "{thing} at {at}: {own}"
+                );
+            }
+            scene.is_unharmed(&sidecar);
+            sidecar.terminate().await;
+            if let Some(holder) = &mut holder {
+                holder.kill().and_then(|()| holder.wait()).expect("a child can be killed");
+            }
         }
     });
 }

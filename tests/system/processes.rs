@@ -19,7 +19,7 @@ pub const NOBODY: u32 = 65_534;
 /// What becomes configbump as nobody, with these options of setpriv, and a DIR of its own.
 pub fn as_nobody(workspace: &Workspace, options: &str) -> String {
     format!(
-        "cd '{}'; chmod 755 .; mkdir out; chown {NOBODY} out; cp \"$1\" configbump; shift
+        "cd '{}'; chmod 755 .; mkdir -p out; chown {NOBODY} out; cp \"$1\" configbump; shift
          exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups {options} --pdeathsig KILL ./configbump \"$@\"",
         workspace.beside("").display()
     )

@@ -1,0 +1,113 @@
+//! `DIR/.configbump`, the folder that is configbump's own: how it is opened, locked and cleared of what does not belong there.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, FlockOperation, Mode};
+use rustix::io::Errno;
+
+use super::{OpenError, aside, record};
+use crate::content::TEMPORARY_PREFIX;
+use crate::disk;
+use crate::path::OWN_FOLDER;
+use crate::printable::printable;
+
+/// How long a lock that somebody has is waited for.
+const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// The file in configbump's own folder that is locked.
+pub(super) const LOCK_NAME: &str = "lock";
+
+/// How many folders one in another are removed from configbump's own folder, where none should be.
+const PLANTED_DEPTH_MAX: u32 = 64;
+
+/// Opens configbump's own folder, and makes it if it is missing, or something else is in its place; whether it is new.
+pub(super) fn open_folder(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
+    let is_new = disk::make_folder(root, OWN_FOLDER)?;
+    match disk::open_folder(root, OWN_FOLDER) {
+        // No configbump has put that there, and no object can have: the name is never a file's.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
+            disk::unlink(root, OWN_FOLDER)?;
+            tracing::warn!("{OWN_FOLDER} was no folder, and has been replaced by one");
+            let is_new = disk::make_folder(root, OWN_FOLDER)?;
+            Ok((disk::open_folder(root, OWN_FOLDER)?, is_new))
+        }
+        opened => Ok((opened?, is_new)),
+    }
+}
+
+/// The file whose lock says that a configbump has the directory. Nobody else may open it: a lock takes no right to write
+/// (flock(2)), and whoever reads the directory could keep every configbump out of it.
+fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {
+    let open = || disk::open_log(own, LOCK_NAME, Mode::RUSR | Mode::WUSR);
+    let is_planted = match open() {
+        Ok(file) if disk::is_single_file(&file)? => return Ok(file),
+        Ok(_) => true,
+        // A folder; a link; a pipe or a socket; a device; another user's file, or one with a lease on it.
+        Err(error) => matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::AGAIN)
+        ),
+    };
+    // What somebody put there instead is no file that a configbump could have locked.
+    if is_planted {
+        clear(own, &CString::new(LOCK_NAME)?)?;
+    }
+    open()
+}
+
+/// Removes what somebody put at a name of configbump's own, or where it cannot be removed, moves it to another in the same folder.
+fn clear(own: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let Err(error) = disk::remove_tree(own, name, PLANTED_DEPTH_MAX) else { return Ok(()) };
+    let aside = CString::new(format!("{TEMPORARY_PREFIX}{}", fastrand::u64(..)))?;
+    // A folder of another user may be renamed in a folder of one's own, whatever it holds (rename(2)).
+    rustix::fs::renameat(own, name, own, &aside).map_err(|_| error)
+}
+
+/// Two of them would remove each other's files. A file system without locks has to do without.
+pub(super) fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
+    let file = open_lock(own).map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })?;
+    let asked = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // One that was killed may leave a process that it was just starting, which has a copy of the handle until its execve(2).
+            Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_TIME_MAX => std::thread::sleep(LOCK_TIME_MAX / 50),
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+            Err(error) => {
+                tracing::debug!("{} cannot be locked: {error}", dir.display());
+                return Ok(file);
+            }
+            Ok(()) => return Ok(file),
+        }
+    }
+}
+
+/// Removes what a killed run left half-done, and a folder that somebody put where the record belongs.
+pub(super) fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
+    let mut leftovers = Vec::new();
+    disk::entries(own, |entry, file_type| {
+        let name = entry.to_bytes();
+        if name.starts_with(TEMPORARY_PREFIX.as_bytes()) || name.starts_with(aside::PREFIX.as_bytes()) {
+            leftovers.push(entry.to_owned());
+        } else if name == record::NAME.as_bytes() && file_type == FileType::Directory {
+            clear(own, entry)?;
+        }
+        Ok(())
+    })?;
+    let mut kept = leftovers.iter().filter_map(|name| {
+        let error = disk::remove_tree(own, name, PLANTED_DEPTH_MAX).err()?;
+        Some((printable(&name.to_string_lossy(), 255), error))
+    });
+    // What cannot be removed is in nobody's way but its maker's.
+    if let Some((name, error)) = kept.next() {
+        let more = kept.count();
+        tracing::warn!(
+            "cannot remove {OWN_FOLDER}/{name}, which an earlier run or somebody else left, nor {more} more: {error}"
+        );
+    }
+    Ok(())
+}
