@@ -12,7 +12,7 @@ use configbump::telemetry::{self, Recent};
 use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
 
-/// How many threads may read long answers of the server, or look up its name, at a time. There is none while nothing of
+/// How many threads may read long answers of the server or manifests, or look up a name, at a time. There is none while nothing of
 /// that is to be done.
 const READER_THREADS_MAX: usize = 64;
 

@@ -157,6 +157,7 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
                 inquiry.answer(picture);
             }
         }
+        pipeline.tell_rest();
         pipeline.announcer.announce_applied(&config.dir);
         if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
             program.start().await;
@@ -194,6 +195,8 @@ struct Pipeline {
     in_sync: bool,
     /// Files changed since that was last said.
     changed: usize,
+    /// Those of them that the log was to name since the last turn of the loop.
+    named: usize,
     tally: Tally,
     /// Files that are to be removed once what may replace them is on disk.
     removals: Removals,
@@ -235,6 +238,7 @@ impl Pipeline {
             dir: dir.to_owned(),
             in_sync: false,
             changed: 0,
+            named: 0,
             tally: Tally::default(),
             removals,
             publisher,
@@ -403,8 +407,9 @@ impl Pipeline {
 
     fn remove_foreign(&mut self) {
         let plan = &self.plan;
-        for path in self.store.remove_foreign(|path| plan.is_claimed(path)) {
-            tracing::info!(event = "removed", path, "removed {path}, which nobody selected");
+        let removed = self.store.remove_foreign(|path| plan.is_claimed(path));
+        telling::tell_foreign(&removed);
+        for _ in removed {
             self.changed += 1;
             self.telemetry.removed();
             self.bump.iter().for_each(|(changes, _)| changes.add_unknown());

@@ -56,6 +56,9 @@ use crate::plan::Change;
 /// The most that a file of an earlier run can have, in bytes: a manifest is not larger. Others may have put more there.
 const UNKNOWN_BYTES_MAX: u64 = 32 << 20;
 
+/// How many files of others the log names that cannot be removed. Whoever puts very many there does not fill it.
+const FOREIGN_KEPT_SHOWN_MAX: usize = 10;
+
 /// The directory, its record, and the permissions of what comes.
 #[derive(Debug)]
 pub struct Store {
@@ -414,10 +417,19 @@ impl Store {
             }
             // It stays recorded: it is still a file that configbump wrote.
             None if stays => Ok(Effect::Nothing),
-            None => {
-                self.record.untold()?;
-                self.remove_file(path)
-            }
+            None => match self.record.untold() {
+                // On a full disk it is the removal that makes room for the note.
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSPC | Errno::DQUOT)) => {
+                    let effect = self.remove_file(path)?;
+                    if let Err(error) = self.record.untold() {
+                        tracing::warn!(
+                            "{path} is removed, but if configbump ends before the bump, that is lost: {error}"
+                        );
+                    }
+                    Ok(effect)
+                }
+                noted => noted.and_then(|()| self.remove_file(path)),
+            },
         }
     }
 
@@ -434,8 +446,10 @@ impl Store {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
             Err(error) => return Err(error),
         };
-        self.record.disown(path)?;
-        self.remove_empty_folders(path)?;
+        // It is gone whatever becomes of the record, which says too much then: the next start puts that right.
+        if let Err(error) = self.record.disown(path).and_then(|()| self.remove_empty_folders(path)) {
+            tracing::warn!("{path} is removed, but its line in the record or its folder is not: {error}");
+        }
         Ok(if removed { Effect::Removed } else { Effect::Nothing })
     }
 
@@ -491,8 +505,12 @@ impl Store {
             |record: &Record, path: &str| is_set && (path == DATA || record.generations().any(|name| name == path));
         let is_ours = |record: &Record, path: &str| is_claimed(path) || record.owns(path) || is_of_set(record, path);
         let Removal { removed, kept } = foreign::remove(self.root.as_fd(), &mut self.record, is_ours);
-        for (path, why) in kept.iter().filter(|(path, why)| self.foreign_kept.get(*path) != Some(*why)) {
+        let is_news = |(path, why): &(&String, &String)| self.foreign_kept.get(*path) != Some(*why);
+        for (path, why) in kept.iter().filter(is_news).take(FOREIGN_KEPT_SHOWN_MAX) {
             tracing::warn!("cannot remove {path}, which nobody selected: {why}");
+        }
+        if let Some(more @ 1..) = kept.iter().filter(is_news).count().checked_sub(FOREIGN_KEPT_SHOWN_MAX) {
+            tracing::warn!("cannot remove {more} more that nobody selected");
         }
         self.foreign_kept = kept;
         removed

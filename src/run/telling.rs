@@ -15,6 +15,9 @@ use crate::telemetry::{Conflict, Hold, Picture, millis};
 /// How many lines of a sort the log has of one object at one event, so that whoever writes the object does not fill it.
 const NOTICES_MAX: usize = 10;
 
+/// How many files that change at a time the log names, so that an object of thousands of keys does not fill it.
+const NAMED_MAX: usize = 100;
+
 impl Pipeline {
     /// A file has changed. What the first sync changes is no news.
     pub(super) fn tell_changed(&mut self, path: &RelPath, effect: bump::Effect, owner: &Arc<ObjectKey>) {
@@ -25,11 +28,22 @@ impl Pipeline {
         let verb = if is_removed { "removed" } else { "wrote" };
         let (kind, namespace, name) = owner.fields();
         // The first publish is of everything.
-        if self.plan.in_sync() && (self.in_sync || self.publisher.is_none()) {
+        let is_news = self.plan.in_sync() && (self.in_sync || self.publisher.is_none());
+        if is_news {
             self.announcer.changed(owner, path, is_removed);
+            self.named += 1;
+        }
+        if is_news && self.named <= NAMED_MAX {
             tracing::info!(event, %path, kind, namespace, name, "{verb} {path} of {owner}");
         } else {
             tracing::debug!(event, %path, kind, namespace, name, "{verb} {path} of {owner}");
+        }
+    }
+
+    /// So many more files have changed at a time than the log has named.
+    pub(super) fn tell_rest(&mut self) {
+        if let Some(more @ 1..) = std::mem::take(&mut self.named).checked_sub(NAMED_MAX) {
+            tracing::info!(event = "left_out", more, "{more} more files changed with these");
         }
     }
 
@@ -127,6 +141,16 @@ impl Pipeline {
             held_removals: self.removals.held(),
             bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
         }
+    }
+}
+
+/// Files went that nobody selected. Whoever puts very many of them there does not fill the log.
+pub(super) fn tell_foreign(paths: &[String]) {
+    for path in paths.iter().take(NAMED_MAX) {
+        tracing::info!(event = "removed", path, "removed {path}, which nobody selected");
+    }
+    if let Some(more @ 1..) = paths.len().checked_sub(NAMED_MAX) {
+        tracing::info!(event = "left_out", more, "removed {more} more that nobody selected");
     }
 }
 

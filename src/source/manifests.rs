@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use self::document::{Found, Reader};
@@ -70,7 +71,7 @@ pub struct Manifests {
 #[derive(Debug)]
 struct Follower {
     paths: Vec<PathBuf>,
-    reader: Reader,
+    reader: Arc<Reader>,
     ledger: Ledger,
     watch: Watch,
     /// Since when no list was completed because something happened meanwhile.
@@ -137,7 +138,7 @@ impl Manifests {
     pub async fn run(self, spool: Spool, events: Sender<Event>, resync: Arc<Notify>) {
         let Self { paths, selection, folder_annotation, watch } = self;
         let ledger = Ledger::new(paths.iter().map(PathBuf::as_path));
-        let reader = Reader { selection, folder_annotation, spool };
+        let reader = Arc::new(Reader { selection, folder_annotation, spool });
         let mut follower = Follower { paths, reader, ledger, watch, put_off: None };
         while follower.scan(&events).await.is_ok() {
             tokio::select! {
@@ -164,7 +165,7 @@ impl Follower {
                 Ok(files) => {
                     self.ledger.root_is_readable(root);
                     for file in files {
-                        let step = self.visit(root, &file.into());
+                        let step = self.visit(root, &file.into()).await;
                         report(step, events).await?;
                     }
                 }
@@ -195,7 +196,7 @@ impl Follower {
     }
 
     /// Visits a file, and reads it if need be.
-    fn visit(&mut self, root: usize, path: &Arc<Path>) -> Step {
+    async fn visit(&mut self, root: usize, path: &Arc<Path>) -> Step {
         if !self.ledger.visit(root, path) {
             return Step::default();
         }
@@ -207,7 +208,12 @@ impl Follower {
         if self.ledger.is_unchanged(path, identity) || self.watch.is_unsettled(path) {
             return self.ledger.keep(path);
         }
-        match self.read(path) {
+        // A file of very many documents takes a while, in which nothing else may wait for it.
+        let (reader, file) = (Arc::clone(&self.reader), Arc::clone(path));
+        let reading = spawn_blocking(move || read(&reader, &file)).await;
+        match reading
+            .unwrap_or_else(|error| Reading::Broken(None, Problem::whole(format!("its reader ended: {error}"))))
+        {
             _ if self.watch.is_unsettled(path) => self.ledger.keep(path),
             Reading::Good(identity, found) => self.ledger.read(path, identity, found),
             Reading::Broken(identity, problem) => self.ledger.failed(path, identity, problem),
@@ -228,23 +234,23 @@ impl Follower {
         self.watch.look_again();
         if **path == *self.paths[root] { self.ledger.keep_missing(path) } else { Step::default() }
     }
+}
 
-    fn read(&self, path: &Path) -> Reading {
-        let (mut file, identity) = match file::open(path) {
-            Ok(opened) => opened,
-            Err(text) => return Reading::Broken(None, Problem::whole(text)),
-        };
-        let read = self.reader.read(&mut (&file).take(file::FILE_BYTES_MAX), path);
-        match (file::identify(&file), read) {
-            (Ok(after), _) if after != identity => Reading::Unsettled,
-            (Err(_), _) => Reading::Unsettled,
-            (Ok(_), Ok(found)) => Reading::Good(identity, found),
-            (Ok(_), Err(mut problem)) => {
-                if problem.line.is_none() {
-                    problem.line = file::line_not_utf8(&mut file).unwrap_or_default();
-                }
-                Reading::Broken(Some(identity), problem)
+fn read(reader: &Reader, path: &Path) -> Reading {
+    let (mut file, identity) = match file::open(path) {
+        Ok(opened) => opened,
+        Err(text) => return Reading::Broken(None, Problem::whole(text)),
+    };
+    let read = reader.read(&mut (&file).take(file::FILE_BYTES_MAX), path);
+    match (file::identify(&file), read) {
+        (Ok(after), _) if after != identity => Reading::Unsettled,
+        (Err(_), _) => Reading::Unsettled,
+        (Ok(_), Ok(found)) => Reading::Good(identity, found),
+        (Ok(_), Err(mut problem)) => {
+            if problem.line.is_none() {
+                problem.line = file::line_not_utf8(&mut file).unwrap_or_default();
             }
+            Reading::Broken(Some(identity), problem)
         }
     }
 }

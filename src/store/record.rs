@@ -183,11 +183,13 @@ impl Record {
 
     /// Notes that the file is gone, or somebody else's now.
     pub fn disown(&mut self, path: &RelPath) -> io::Result<()> {
-        if self.owns(path.as_str()) {
-            self.append(&Line::Disown { path: path.as_str().into() })?;
-            self.known.disown(path.as_str());
+        if !self.owns(path.as_str()) {
+            return Ok(());
         }
-        Ok(())
+        // Without the line it is gone all the same, and from the log when that is written anew, which is next then.
+        let noted = self.append(&Line::Disown { path: path.as_str().into() });
+        self.known.disown(path.as_str());
+        noted
     }
 
     /// Notes that the folder is about to be made.
@@ -304,6 +306,12 @@ impl Record {
             self.known.told();
         }
         Ok(())
+    }
+
+    /// The next line finds no room, but the one after it does.
+    #[cfg(test)]
+    pub fn fill_once(&mut self) {
+        self.log = File::options().append(true).open("/dev/full").expect("a device that is always full");
     }
 
     fn append(&mut self, line: &Line<'_>) -> io::Result<()> {
@@ -497,6 +505,22 @@ mod tests {
         let again = Record::open(spool).expect("the record");
         assert_eq!(format!("{:?}", again.known), format!("{known:?}"));
         assert!(again.good().is_some_and(|name| name.ends_with('1')));
+    }
+
+    #[test]
+    fn what_follows_a_line_that_no_configbump_wrote_is_read_all_the_same() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let endless = "x".repeat(3 * usize::try_from(LINE_BYTES_MAX).expect("a small number") + 1);
+        std::fs::write(dir.path().join(NAME), format!("{endless}\n{}\n", LINES[0])).expect("a record");
+        let mut record = Record::open(Spool::for_tests(dir.path())).expect("the record");
+        let owned = |record: &Record| record.owned().map(|(path, _)| path.to_string()).collect::<Vec<_>>();
+        assert_eq!(owned(&record), ["a/b"]);
+        // The next line does not follow such a one.
+        record.made("c").expect("a line");
+        let length = std::fs::metadata(dir.path().join(NAME)).expect("the record").len();
+        assert!(length < LINE_BYTES_MAX, "{length}");
+        let record = Record::open(Spool::for_tests(dir.path())).expect("the record");
+        assert!(owned(&record) == ["a/b"] && record.has_made("c"));
     }
 
     #[test]

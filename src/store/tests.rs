@@ -496,6 +496,25 @@ fn a_start_writes_nothing_that_a_full_disk_could_hinder() {
 }
 
 #[test]
+fn on_a_full_disk_a_removal_makes_the_room_that_its_note_needs() {
+    for tells in [true, false] {
+        let mut fixture = Fixture::new(Prune::Owned);
+        fixture.write("d/a", b"x").expect("a write");
+        if tells {
+            fixture.store.tell_of_changes();
+        }
+        fixture.store.record.fill_once();
+        assert_eq!(fixture.remove("d/a").expect("a removal"), Effect::Removed);
+        assert!(!fixture.at("d/a").exists() && fixture.owned().is_empty());
+        assert_eq!(fixture.store.is_untold(), tells);
+        fixture.write("b", b"x").expect("a write");
+        let fixture = fixture.restart();
+        assert_eq!((fixture.owned(), fixture.store.is_untold()), (vec!["b"], tells));
+        assert!(!fixture.at("d").exists());
+    }
+}
+
+#[test]
 fn a_torn_record_is_written_anew_before_it_goes_on() {
     let mut fixture = Fixture::new(Prune::Owned);
     fixture.write("a", b"x").expect("a write");

@@ -508,6 +508,32 @@ fn a_thousand_keys_that_an_object_cannot_have_take_few_lines_of_the_log() {
 }
 
 #[test]
+fn thousands_of_files_that_change_or_go_at_a_time_take_few_lines_of_the_log() {
+    const FILES: usize = 2000;
+    const NAMED: usize = 100;
+    let keys: Vec<String> = (0..FILES).map(|number| format!("key-{number}")).collect();
+    run(async {
+        let workspace = Workspace::new();
+        let scene = Scene::new(&workspace);
+        for key in &keys {
+            workspace.write(&format!("theirs-{key}"), "x");
+        }
+        scene.put_map("first", "", &[("a", "1")]);
+        let sidecar = scene.launch().args(["--prune", "all"]).start();
+        sidecar.in_sync().await;
+        assert_eq!(workspace.files().paths(), ["a"]);
+        assert_eq!(sidecar.lines_with(&["which nobody selected"]).len(), NAMED);
+        sidecar.says(&format!("removed {} more that nobody selected", FILES - NAMED)).await;
+        let values: Vec<_> = keys.iter().map(|key| (key.as_str(), "1")).collect();
+        scene.put_map("many", "", &values);
+        scene.shows(&sidecar, &values).await;
+        sidecar.says(&format!("{} more files changed with these", FILES - NAMED)).await;
+        assert_eq!(sidecar.lines_with(&["wrote key-"]).len(), NAMED);
+        sidecar.terminate().await;
+    });
+}
+
+#[test]
 fn no_value_of_a_secret_is_in_the_log_and_nobody_else_can_read_one_at_any_moment() {
     const CHANGES: usize = 60;
     run(async {
@@ -582,6 +608,7 @@ async fn crowd(workspace: &Workspace, target: &str, script: &str, processes: usi
 #[test]
 fn thousands_of_processes_that_match_are_waited_for_in_few_lines_and_hinder_no_file() {
     const PROCESSES: usize = 2000;
+    const FILE_TIME_MAX: Duration = Duration::from_secs(5);
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
         let target = Target::name(&workspace);
@@ -593,8 +620,10 @@ fn thousands_of_processes_that_match_are_waited_for_in_few_lines_and_hinder_no_f
         let sidecar = signalling(&namespace, &workspace).inside(&pod).start();
         sidecar.says("has not installed a handler").await;
         for change in 2..12 {
+            let changed = Instant::now();
             namespace.replace(&config_map("routes", [("a", &change.to_string())])).await;
             sidecar.holds([("a", change.to_string())]).await;
+            assert!(changed.elapsed() < FILE_TIME_MAX, "change {change} took {:?}", changed.elapsed());
         }
         let lines = sidecar.lines_with(&["handler"]).len();
         assert!(lines <= 40, "{lines} lines");

@@ -1,9 +1,10 @@
 //! Objects from files, with no cluster at all.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::harness::endpoints::Endpoints;
 use crate::harness::sidecar::{Launch, Sidecar};
 use crate::harness::wait::run;
 use crate::harness::workspace::{Workspace, write};
@@ -378,5 +379,43 @@ fn selectors_names_and_namespaces_mean_the_same_as_in_a_cluster() {
             assert_eq!(ended.code, Some(0), "{options:?}: {ended:?}");
             assert_eq!(workspace.files().paths(), files, "{options:?}");
         }
+    });
+}
+
+/// Whether a sidecar has a file open.
+fn has_open(sidecar: &Sidecar<'_>, path: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{}/fd", sidecar.process())).expect("a running process");
+    open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path))
+}
+
+#[test]
+fn while_a_manifest_of_very_many_documents_is_read_probes_are_answered_and_an_end_is_at_once() {
+    const DOCUMENTS: usize = 60_000;
+    run(async {
+        let workspace = Workspace::new();
+        let manifests = Manifests::new(&workspace);
+        manifests.write("first.yaml", manifest("first", "a", "1"));
+        let sidecar = manifests.launch().environment("CONFIG_BUMP_LISTEN", ":0").start();
+        let endpoints = Endpoints::of(&sidecar).await;
+        sidecar.in_sync().await;
+        let large = manifests.folder.join("large.yaml");
+        manifests
+            .replace("large.yaml", &format!("{}---\n{}", "---\na: b\n".repeat(DOCUMENTS), manifest("large", "b", "1")));
+        let being_read = || if has_open(&sidecar, &large) { Ok(()) } else { Err("it is not open".to_owned()) };
+        sidecar.until("it to be read", being_read).await;
+        let (mut answers, mut slowest) = (0_u32, Duration::ZERO);
+        while has_open(&sidecar, &large) {
+            let asked = Instant::now();
+            assert_eq!(endpoints.probe("/livez").await.0, 200);
+            (answers, slowest) = (answers + 1, slowest.max(asked.elapsed()));
+        }
+        assert!(answers > 10 && slowest < Duration::from_secs(1), "{answers} answers, the slowest after {slowest:?}");
+        sidecar.holds([("a", "1"), ("b", "1")]).await;
+
+        manifests.replace("large.yaml", &"---\na: b\n".repeat(DOCUMENTS));
+        sidecar.until("it to be read once more", being_read).await;
+        let asked = Instant::now();
+        sidecar.terminate().await;
+        assert!(asked.elapsed() < Duration::from_secs(1), "it has ended after {:?}", asked.elapsed());
     });
 }

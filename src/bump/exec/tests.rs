@@ -173,3 +173,29 @@ async fn its_output_goes_to_the_log_within_bounds() -> Outcome {
     assert_eq!(text.lines().count(), 103);
     Ok(())
 }
+
+#[tokio::test]
+async fn output_without_end_keeps_nobody_waiting_and_is_cut_off_in_time() -> Outcome {
+    let dir = TempDir::new()?;
+    let log = Log::default();
+    let _guard = log.catch();
+    // The one writes lines, the other a line without an end.
+    let exec = shell(&dir, "yes & exec tr '\\0' x </dev/zero >&2", Duration::from_secs(2));
+    let batch = batch([])?;
+    let mut turns = 0_u32;
+    let others = async {
+        loop {
+            turns += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let error = tokio::select! {
+        ended = exec.bump(&batch) => text_of(ended),
+        () = others => unreachable!("it has no end"),
+    };
+    assert!(error.contains("--exec-timeout"), "{error}");
+    assert!(turns > 100, "others had {turns} turns");
+    assert!(log.text().lines().count() <= 2 * (LINES_MAX + 1), "{}", log.text());
+    assert!(log.text().len() < 200_000);
+    Ok(())
+}
