@@ -33,12 +33,13 @@ tmp_dir = "FOLDER/tmp"
 network_config_dir = "FOLDER/networks"
 "#;
 
-/// Waits until standard input closes, which it does however this process ends, and clears up behind it.
+/// Waits until standard input closes, which it does however this process ends, and clears up behind it. Containers are killed at once: one
+/// that ends by itself between podman's two signals is an error of podman's.
 const KEEPER: &str = r#"
     trap '' INT TERM HUP
     folder=$1; shift
     cat >/dev/null
-    "$@" pod rm --all --force --time 1 >/dev/null && rm -rf --one-file-system "$folder"
+    "$@" pod rm --all --force --time 0 >/dev/null && rm -rf --one-file-system "$folder"
 "#;
 
 /// How long podman may take for one thing, of which the copy of an image is the longest.
