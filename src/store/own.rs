@@ -44,20 +44,20 @@ pub(super) fn open_folder(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
 /// (flock(2)), and whoever reads the directory could keep every configbump out of it.
 fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {
     let open = || disk::open_log(own, LOCK_NAME, Mode::RUSR | Mode::WUSR);
-    let is_planted = match open() {
-        Ok(file) if disk::is_single_file(&file)? => return Ok(file),
-        Ok(_) => true,
-        // A folder; a link; a pipe or a socket; a device; another user's file, or one with a lease on it.
-        Err(error) => matches!(
-            Errno::from_io_error(&error),
-            Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::AGAIN)
-        ),
-    };
-    // What somebody put there instead is no file that a configbump could have locked.
-    if is_planted {
-        clear(own, &CString::new(LOCK_NAME)?)?;
+    match open() {
+        // What somebody put there instead is no file that a configbump could have locked: a folder; a link; a pipe or a socket; a
+        // device; another user's file, or one with a lease on it.
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::ISDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::ACCESS | Errno::AGAIN)
+            ) =>
+        {
+            clear(own, &CString::new(LOCK_NAME)?)?;
+            open()
+        }
+        opened => opened,
     }
-    open()
 }
 
 /// Removes what somebody put at a name of configbump's own, or where it cannot be removed, moves it to another in the same folder.
@@ -70,18 +70,29 @@ fn clear(own: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 
 /// Two of them would remove each other's files. A file system without locks has to do without.
 pub(super) fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
-    let file = open_lock(own).map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })?;
+    let in_own = |error| OpenError::Write { dir: dir.join(OWN_FOLDER), error };
+    let locked = || open_lock(own).map_err(in_own).and_then(|file| wait_for(&file, dir).map(|()| file));
+    let file = locked()?;
+    if disk::is_single_file(&file).map_err(in_own)? {
+        return Ok(file);
+    }
+    // Of a file that has a name elsewhere too, others may want the lock.
+    CString::new(LOCK_NAME).map_err(io::Error::from).and_then(|name| clear(own, &name)).map_err(in_own)?;
+    locked()
+}
+
+fn wait_for(lock: &File, dir: &Path) -> Result<(), OpenError> {
     let asked = Instant::now();
     loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
             // One that was killed may leave a process that it was just starting, which has a copy of the handle until its execve(2).
             Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_TIME_MAX => std::thread::sleep(LOCK_TIME_MAX / 50),
             Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
             Err(error) => {
                 tracing::debug!("{} cannot be locked: {error}", dir.display());
-                return Ok(file);
+                return Ok(());
             }
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(()),
         }
     }
 }
