@@ -495,6 +495,8 @@ fn a_thousand_keys_that_an_object_cannot_have_take_few_lines_of_the_log() {
             if layout == "flat" {
                 scene.put_map("first", "", &values("1"));
                 scene.shows(&sidecar, &values("1")).await;
+                // The last line of what came first.
+                sidecar.says("more files changed with these").await;
             }
             let before = sidecar.lines_with(&[""]).len();
             scene.put_map("second", "", &values("2"));
