@@ -83,7 +83,8 @@ fn shed(changes: &mut ByPath) -> bool {
 impl Batch {
     /// Adds an older batch that nobody has been told of. What has changed again since is told as it is now.
     fn take_in(&mut self, older: Self) {
-        for (path, change) in older.changes {
+        // What the older one has as written may be among the removals that this one has left out.
+        for (path, change) in older.changes.into_iter().filter(|_| !self.is_cut) {
             self.changes.entry(path).or_insert(change);
         }
         self.to_everybody |= older.to_everybody;

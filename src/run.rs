@@ -63,7 +63,7 @@ pub enum RunError {
     #[error("the command's supervisor has ended by itself; this is a bug, please report it")]
     SupervisorEnded,
     #[error(
-        "--dir: {} or the folder {OWN_FOLDER} in it was removed or replaced while it was kept in step; it is made anew with the next start", dir.display()
+        "--dir: {} or the folder {OWN_FOLDER} in it was removed or replaced while it was kept in step; the next start makes anew what is missing", dir.display()
     )]
     Displaced { dir: PathBuf },
     #[error("the source has ended by itself; this is a bug, please report it")]

@@ -34,7 +34,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -66,7 +66,6 @@ pub struct Store {
     root: OwnedFd,
     /// `DIR/.configbump`.
     own: Arc<OwnedFd>,
-    own_identity: (u64, u64),
     /// Locked as long as it is open.
     lock: File,
     spool: Spool,
@@ -75,6 +74,8 @@ pub struct Store {
     prune: Prune,
     /// What waits to be published, unless every change is at once.
     staging: Option<Staging>,
+    /// Whether the record could not be written when it was to say last that a file is gone.
+    is_unnoted: bool,
     /// What `--prune all` could not remove when it tried last, and why.
     foreign_kept: BTreeMap<String, String>,
 }
@@ -134,19 +135,18 @@ impl Store {
         let spool = Spool::new(Arc::clone(&own), modes);
         own::clear_leftovers(own.as_fd()).map_err(in_dir)?;
         let record = Record::open(spool.clone()).map_err(in_dir)?;
-        let own_identity = rustix::fs::fstat(&*own).map(identity).map_err(|error| in_dir(error.into()))?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
         let mut store = Self {
             dir: dir_shown,
             root,
             own,
-            own_identity,
             lock,
             spool,
             record,
             modes,
             prune,
             staging: None,
+            is_unnoted: false,
             foreign_kept,
         };
         // First what is empty and in the way of a file, at last what has become so.
@@ -165,18 +165,20 @@ impl Store {
         self.root.as_fd()
     }
 
-    /// Whether the directory is still the one that was opened, and configbump's own folder still in it. Else nothing that is
-    /// written would be seen there.
+    /// Whether the directory is still the one that was opened, with configbump's own folder and lock in it. Else nothing that is
+    /// written would be seen there, or another configbump may have begun to write.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        // Where it cannot be told, a change says what is wrong.
+        let has_name = |folder, name, file| own::has_name(folder, name, file).unwrap_or(true);
         match (rustix::fs::stat(&self.dir), rustix::fs::fstat(&self.root)) {
             (Err(Errno::NOENT | Errno::NOTDIR), _) => false,
             (Ok(named), Ok(opened)) if identity(named) != identity(opened) => false,
-            _ => match rustix::fs::statat(&self.root, OWN_FOLDER, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(named) => identity(named) == self.own_identity,
-                // Where it cannot be told, a change says what is wrong.
-                Err(error) => error != Errno::NOENT,
-            },
+            _ => {
+                has_name(self.root.as_fd(), OWN_FOLDER, self.own.as_fd())
+                    && has_name(self.own.as_fd(), own::LOCK_NAME, self.lock.as_fd())
+            }
         }
     }
 
@@ -351,23 +353,31 @@ impl Store {
         }
     }
 
-    /// Whether a path has this content, and nobody else may read it if it is a Secret's: its file may have been a ConfigMap's, or
+    /// Whether a path has this content, and, if it is a Secret's, not everybody may read it: its file may have been a ConfigMap's, or
     /// somebody's who knew what is in it.
     fn is_present(&self, path: &RelPath, kind: Kind, digest: &Digest) -> io::Result<bool> {
         let Some(mut file) = self.present(path)? else { return Ok(false) };
-        Ok(digest.is_of(&mut file)? && !self.is_too_open(&file, kind)? && self.is_visible(path)?)
+        Ok(digest.is_of(&mut file)? && self.is_closed(&file, kind)? && self.is_visible(path)?)
     }
 
-    /// Whether more may be done with a file than with a new one of a Secret.
-    fn is_too_open(&self, file: &File, kind: Kind) -> io::Result<bool> {
-        let wanted = self.modes.of(kind);
-        let too_much = |file: &File| -> io::Result<u32> { Ok(file.metadata()?.mode() & 0o777 & !wanted.bits()) };
-        if kind != Kind::Secret || too_much(file)? == 0 {
-            return Ok(false);
+    /// Closes a Secret's file of ours that allows more than a new one would. Whether it is closed now, but to its group: kubelet opens
+    /// the files of some volumes to that at each mount.
+    fn is_closed(&self, file: &File, kind: Kind) -> io::Result<bool> {
+        let (metadata, wanted) = (file.metadata()?, self.modes.of(kind));
+        let too_much = |mode: u32| mode & 0o777 & !wanted.bits();
+        if kind != Kind::Secret || too_much(metadata.mode()) == 0 {
+            return Ok(true);
+        }
+        // No other name of it is elsewhere.
+        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.nlink() == 1;
+        let closed = Mode::from_raw_mode(metadata.mode() & wanted.bits());
+        let is_open_to_all = Mode::from_raw_mode(too_much(metadata.mode())).intersects(Mode::RWXO);
+        if is_ours && rustix::fs::fchmod(file, closed).is_ok() || !is_open_to_all {
+            return Ok(true);
         }
         // Where a file system keeps no permissions, it would be written anew for ever.
         let (_trial, new) = self.spool.create(wanted)?;
-        Ok(too_much(&new)? == 0)
+        Ok(too_much(new.metadata()?.mode()) != 0)
     }
 
     fn temporary(&self, kind: Kind, body: Body) -> io::Result<Spooled> {
@@ -447,10 +457,19 @@ impl Store {
             Err(error) => return Err(error),
         };
         // It is gone whatever becomes of the record, which says too much then: the next start puts that right.
-        if let Err(error) = self.record.disown(path).and_then(|()| self.remove_empty_folders(path)) {
-            tracing::warn!("{path} is removed, but its line in the record or its folder is not: {error}");
-        }
+        let noted = self.record.disown(path).and_then(|()| self.remove_empty_folders(path));
+        self.tell_if_unnoted(noted);
         Ok(if removed { Effect::Removed } else { Effect::Nothing })
+    }
+
+    /// Says, once until it can be again, that a removal could not be noted.
+    fn tell_if_unnoted(&mut self, noted: io::Result<()>) {
+        match noted {
+            Err(error) if !std::mem::replace(&mut self.is_unnoted, true) => tracing::warn!(
+                "files are removed, but the record cannot say so: {error}; if configbump ends now, a bump may be missed"
+            ),
+            noted => self.is_unnoted = noted.is_err(),
+        }
     }
 
     /// Removes the folders above a removed file that configbump made and that are empty now, the lowest first.
@@ -548,11 +567,6 @@ fn open_root(dir: &Path) -> Result<OwnedFd, OpenError> {
     std::fs::create_dir_all(dir).map_err(|error| OpenError::Make { dir: dir.to_owned(), error })?;
     rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| OpenError::Write { dir: dir.to_owned(), error: error.into() })
-}
-
-/// What tells a file from all others, whatever its name: the device and the inode.
-fn identity(stat: rustix::fs::Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
 }
 
 impl Effect {

@@ -99,7 +99,7 @@ impl Changes {
         let mut state = self.state();
         state.news = None;
         state.changes.clear();
-        state.is_cut = false;
+        (state.kept_max, state.is_cut) = (0, false);
     }
 
     /// Whether everything has been told.
@@ -140,6 +140,7 @@ impl Changes {
         let News { complete_at, to_everybody } = state.news.take()?;
         state.telling = true;
         let is_cut = std::mem::take(&mut state.is_cut);
+        state.kept_max = 0;
         Some(Batch { changes: std::mem::take(&mut state.changes), complete_at, to_everybody, is_cut })
     }
 
@@ -169,6 +170,22 @@ mod tests {
 
     fn owner() -> Arc<ObjectKey> {
         Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "ns".into(), name: "name".into() })
+    }
+
+    /// It may be among the removals that were left out.
+    #[test]
+    fn what_an_older_batch_has_as_written_is_left_out_of_one_that_was_cut() {
+        let changes = Changes::default();
+        changes.release();
+        note(&changes, 0..CHANGES_KEPT / 2, Effect::Written);
+        let older = changes.take().expect("a batch");
+        note(&changes, 0..CHANGES_KEPT / 2, Effect::Removed);
+        note(&changes, CHANGES_KEPT..2 * CHANGES_KEPT, Effect::Written);
+        let mut batch = changes.take().expect("a batch");
+        assert!(batch.is_cut && !older.is_cut);
+        batch.take_in(older);
+        let is_there = |number| batch.changes.contains_key(format!("key-{number}").as_str());
+        assert!(!is_there(0) && is_there(CHANGES_KEPT) && batch.changes.len() == CHANGES_KEPT);
     }
 
     fn note(changes: &Changes, numbers: std::ops::Range<usize>, effect: Effect) {

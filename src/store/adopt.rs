@@ -104,16 +104,23 @@ impl Store {
     fn leave_set(&mut self, set: &Generation) -> io::Result<()> {
         for (path, _) in self.record.owned() {
             let Some(place) = self.link_at(path)? else { continue };
-            match regular(set.folder(), path)? {
+            let left = match regular(set.folder(), path)? {
                 Some(file) => match self.spool.link(file.folder(), file.name) {
-                    Ok(file) => file.publish(place.folder(), place.name)?,
+                    Ok(file) => file.publish(place.folder(), place.name),
                     // Others have made of it what is no file of configbump's.
                     Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
-                        disk::unlink(place.folder(), place.name)?;
+                        disk::unlink(place.folder(), place.name).map(drop)
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => Err(error),
                 },
-                None => drop(disk::unlink(place.folder(), place.name)?),
+                None => disk::unlink(place.folder(), place.name).map(drop),
+            };
+            match left {
+                // The folder is another user's, and the link, too.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!("cannot make a file of the link {path}: {error}");
+                }
+                left => left?,
             }
         }
         // What is no link is somebody else's.
@@ -128,11 +135,7 @@ impl Store {
         let name = self.announce_tree()?;
         let tree = Generation::make(self.home(publishing), &name)?;
         for (path, _) in self.record.owned() {
-            match tree.take_over(path, self.root.as_fd(), &self.spool) {
-                // Somebody has put a folder there that he keeps to himself.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                taken => drop(taken?),
-            }
+            tree.take_over(path, self.root.as_fd(), &self.spool)?;
         }
         Ok(tree)
     }
@@ -141,7 +144,7 @@ impl Store {
     pub(super) fn link_at<'a>(&'a self, path: &'a RelPath) -> io::Result<Option<Place<'a>>> {
         let place = match Place::open(self.root.as_fd(), path) {
             Ok(place) => place,
-            Err(error) if is_absence(&error) || error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(error) if is_absence(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let is_link = disk::read_link(place.folder(), place.name)? == Some(link_target(path));

@@ -39,7 +39,7 @@ pub struct Present {
 ///
 /// # Errors
 ///
-/// What a run would fail with.
+/// What a run would fail with, and what it would replace: something else than a folder in place of configbump's own.
 pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
     let present = if dir.exists() { Some(try_out(dir)?) } else { None };
     let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));

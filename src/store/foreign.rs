@@ -18,6 +18,9 @@ const DEPTH_MAX: usize = 64;
 /// The most characters of a path that are told: the longest that Linux takes (`PATH_MAX`).
 const SHOWN_CHARS_MAX: usize = 4096;
 
+/// How many of those that cannot be removed are remembered.
+const KEPT_MAX: usize = 1000;
+
 /// What became of the files of others. Their names are anybody's: the paths are told on one line.
 #[derive(Debug, Default)]
 pub(super) struct Removal {
@@ -69,13 +72,23 @@ impl Removal {
                 (FileType::Directory, _) => Err(io::Error::other("it is too deep, or its name is no UTF-8")),
                 (_, Ok(_)) if is_ours(record, &path) => continue,
                 // A name that is no UTF-8 is nobody's that the record knows.
-                _ => record.untold().and_then(|()| disk::unlink(folder, &*name)),
+                _ => match record.untold() {
+                    // It is the removal that makes room for the note.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::StorageFull
+                            || error.kind() == io::ErrorKind::QuotaExceeded =>
+                    {
+                        disk::unlink(folder, &*name)
+                    }
+                    noted => noted.and_then(|()| disk::unlink(folder, &*name)),
+                },
             };
             match removed {
                 Ok(true) => self.removed.push(shown(&path)),
-                Ok(false) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => drop(self.kept.insert(shown(&path), error.to_string())),
+                Err(error) if error.kind() != io::ErrorKind::NotFound && self.kept.len() < KEPT_MAX => {
+                    self.kept.insert(shown(&path), error.to_string());
+                }
+                Ok(false) | Err(_) => {}
             }
         }
     }

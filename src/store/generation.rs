@@ -9,12 +9,13 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 
 use crate::content::{Spool, Spooled};
 use crate::disk::{self, Place};
 use crate::path::RelPath;
 
-/// The most folders one in another that a path of ours has, and then some.
+/// How many folders one in another are removed with a tree: more than any path of ours has.
 const DEPTH_MAX: u32 = 1100;
 
 /// The longest name: a moment, and room for what keeps it unlike another. In bytes.
@@ -118,12 +119,10 @@ pub(super) fn regular<'a>(root: BorrowedFd<'a>, path: &'a RelPath) -> io::Result
     Ok(disk::is_file(place.folder(), place.name)?.then_some(place))
 }
 
-/// Whether an error says that there is nothing at a path, or something else on the way to it.
+/// Whether an error says that there is nothing at a path, or something else on the way to it: a folder that may not be looked into is
+/// another user's, for those of configbump are open to all.
 pub(super) fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        rustix::io::Errno::from_io_error(error),
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS))
 }
 
 /// A name for a tree that is made now, in the form that kubelet's volumes have (`atomic_writer.go` of Kubernetes): the later

@@ -3,11 +3,11 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, FlockOperation, Mode};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, Stat};
 use rustix::io::Errno;
 
 use super::{OpenError, aside, record};
@@ -22,6 +22,9 @@ const LOCK_TIME_MAX: Duration = Duration::from_millis(500);
 /// The file in configbump's own folder that is locked.
 pub(super) const LOCK_NAME: &str = "lock";
 
+/// How often a lock is opened anew that others have replaced.
+const LOOKS_MAX: usize = 10;
+
 /// How many folders one in another are removed from configbump's own folder, where none should be.
 const PLANTED_DEPTH_MAX: u32 = 64;
 
@@ -32,9 +35,10 @@ pub(super) fn open_folder(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
         // No configbump has put that there, and no object can have: the name is never a file's.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => {
             disk::unlink(root, OWN_FOLDER)?;
-            tracing::warn!("{OWN_FOLDER} was no folder, and has been replaced by one");
             let is_new = disk::make_folder(root, OWN_FOLDER)?;
-            Ok((disk::open_folder(root, OWN_FOLDER)?, is_new))
+            let own = disk::open_folder(root, OWN_FOLDER)?;
+            tracing::warn!("{OWN_FOLDER} was no folder, and has been replaced by one");
+            Ok((own, is_new))
         }
         opened => Ok((opened?, is_new)),
     }
@@ -71,14 +75,33 @@ fn clear(own: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 /// Two of them would remove each other's files. A file system without locks has to do without.
 pub(super) fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
     let in_own = |error| OpenError::Write { dir: dir.join(OWN_FOLDER), error };
-    let locked = || open_lock(own).map_err(in_own).and_then(|file| wait_for(&file, dir).map(|()| file));
-    let file = locked()?;
-    if disk::is_single_file(&file).map_err(in_own)? {
-        return Ok(file);
+    let mut looks = 0;
+    loop {
+        let file = open_lock(own).map_err(in_own)?;
+        wait_for(&file, dir)?;
+        looks += 1;
+        let has_name = has_name(own, LOCK_NAME, &file).map_err(in_own)?;
+        if has_name && disk::is_single_file(&file).map_err(in_own)? {
+            return Ok(file);
+        }
+        if looks == LOOKS_MAX {
+            return Err(in_own(io::Error::other("somebody replaces the lock all the time")));
+        }
+        // Of a file that has a name elsewhere too, others may want the lock.
+        if has_name {
+            CString::new(LOCK_NAME).map_err(io::Error::from).and_then(|name| clear(own, &name)).map_err(in_own)?;
+        }
     }
-    // Of a file that has a name elsewhere too, others may want the lock.
-    CString::new(LOCK_NAME).map_err(io::Error::from).and_then(|name| clear(own, &name)).map_err(in_own)?;
-    locked()
+}
+
+/// Whether this open file is the one of this name: another start may have replaced it meanwhile.
+pub(super) fn has_name(folder: BorrowedFd<'_>, name: &str, file: impl AsFd) -> io::Result<bool> {
+    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => Ok(identity(named) == identity(rustix::fs::fstat(file)?)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn wait_for(lock: &File, dir: &Path) -> Result<(), OpenError> {
@@ -116,9 +139,8 @@ pub(super) fn clear_leftovers(own: BorrowedFd<'_>) -> io::Result<()> {
     // What cannot be removed is in nobody's way but its maker's.
     if let Some((name, error)) = kept.next() {
         let more = kept.count();
-        tracing::warn!(
-            "cannot remove {OWN_FOLDER}/{name}, which an earlier run or somebody else left, nor {more} more: {error}"
-        );
+        let more = if more > 0 { format!(", nor {more} more") } else { String::new() };
+        tracing::warn!("cannot remove {OWN_FOLDER}/{name}, which an earlier run or somebody else left{more}: {error}");
     }
     Ok(())
 }

@@ -126,7 +126,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Reads the record in configbump's own folder. It writes nothing, so that a full disk does not hinder a start.
+    /// Reads the record in configbump's own folder. It writes nothing if that is configbump's, so that a full disk does not hinder a
+    /// start.
     pub fn open(spool: Spool) -> io::Result<Self> {
         let mut known = Known::default();
         let (mut log_lines, mut unreadable, mut torn) = (0, 0_usize, false);
@@ -148,7 +149,13 @@ impl Record {
         let log = match disk::open_log(spool.folder(), NAME, MODE) {
             Ok(log) if disk::is_single_file(&log)? => log,
             // Somebody put something else there, or a file that has its place elsewhere.
-            _ => known.write(&spool)?,
+            _ => {
+                let log = known.write(&spool)?;
+                tracing::warn!(
+                    "the record was somebody else's, or had a name elsewhere, and is replaced; what could not be read of it is left alone"
+                );
+                log
+            }
         };
         Ok(Self { spool, known, log, log_lines, torn, tells: false })
     }

@@ -296,14 +296,15 @@ fn a_file_that_others_may_read_is_none_of_a_secret_even_with_the_same_bytes() {
     let mut fixture = Fixture::new(Prune::Owned);
     let permissions = |fixture: &Fixture| mode(&fixture.at("a"));
     fixture.write_as(Kind::ConfigMap, "a", b"x").expect("a write");
-    assert_eq!(fixture.write_as(Kind::Secret, "a", b"x").expect("a write"), Effect::Written);
-    assert_eq!(permissions(&fixture), MODES.secret);
+    // It is closed, of which nobody has to be told.
     assert_eq!(fixture.write_as(Kind::Secret, "a", b"x").expect("a write"), Effect::Nothing);
+    assert_eq!(permissions(&fixture), MODES.secret);
     // Permissions that allow less are nobody's loss of a secret, and stay.
     assert_eq!(fixture.write_as(Kind::ConfigMap, "a", b"x").expect("a write"), Effect::Nothing);
 
     fs::write(fixture.at("b"), b"x").expect("a file of somebody who knew what would be in it");
     fs::set_permissions(fixture.at("b"), fs::Permissions::from_mode(0o666)).expect("a mode");
+    std::os::unix::fs::chown(fixture.at("b"), Some(65_534), None).expect("root may do that");
     assert_eq!(fixture.write_as(Kind::Secret, "b", b"x").expect("a write"), Effect::Written);
     assert_eq!(mode(&fixture.at("b")), MODES.secret);
     assert_eq!(fixture.own_folder(), ["lock", "record"]);
@@ -333,6 +334,25 @@ fn a_second_store_is_kept_out_whatever_stood_at_the_place_of_the_lock() {
     assert!(matches!(open(), Err(OpenError::Locked { .. })));
     drop(store);
     open().expect("the lock is given up");
+}
+
+#[test]
+fn a_lock_that_has_a_second_name_is_replaced_unless_it_is_held() {
+    let fixture = Fixture::new(Prune::Owned);
+    let (lock, elsewhere) = (fixture.at(OWN_FOLDER).join(LOCK_NAME), fixture.outer.path().join("elsewhere"));
+    fs::hard_link(&lock, &elsewhere).expect("a second name");
+    let open = || Store::open(&fixture.dir(), MODES, Prune::Owned, None);
+    assert!(matches!(open(), Err(OpenError::Locked { .. })));
+    assert!(fixture.store.is_in_place());
+    let Fixture { outer: _outer, store } = fixture;
+    let dir = store.dir.clone();
+    drop(store);
+    let store = Store::open(&dir, MODES, Prune::Owned, None).expect("a store");
+    assert_ne!(fs::metadata(&lock).expect("the lock").ino(), fs::metadata(&elsewhere).expect("the file").ino());
+    // Who has lost it to another one notices.
+    assert!(store.is_in_place());
+    fs::remove_file(&lock).expect("the lock");
+    assert!(!store.is_in_place());
 }
 
 #[test]

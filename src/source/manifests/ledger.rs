@@ -76,6 +76,20 @@ struct Origin {
     line: u64,
 }
 
+/// How many objects of a file the log names at a time that another one has, too.
+const SHADOWS_MAX: usize = 10;
+
+impl Step {
+    /// These objects of a file, with their lines, are those of others.
+    fn warn_of(&mut self, path: &Path, shadows: &[(Arc<ObjectKey>, u64, Origin)]) {
+        let lines = shadows.iter().take(SHADOWS_MAX).map(|(key, line, winner)| shadow(key, path, *line, winner));
+        self.warnings.extend(lines);
+        if let Some(more @ 1..) = shadows.len().checked_sub(SHADOWS_MAX) {
+            self.warnings.push(format!("{}: {more} more objects stand elsewhere, too", printable::path(path)));
+        }
+    }
+}
+
 impl Ledger {
     /// `roots` are the files and folders that will be visited.
     pub fn new<'p>(roots: impl IntoIterator<Item = &'p Path>) -> Self {
@@ -223,6 +237,9 @@ impl Ledger {
             step.notes.push(format!("{}: can be read again", printable::path(path)));
         }
         let before = held.objects.take().unwrap_or_default();
+        let reported: HashSet<_> =
+            before.iter().filter_map(|Holding { key, shadowed_by, .. }| Some((key, shadowed_by.as_ref()?))).collect();
+        let mut shadows = Vec::new();
         held.identity = Some(identity);
         let objects = held.objects.insert(Vec::new());
         for Found { object, line } in found {
@@ -234,17 +251,15 @@ impl Ledger {
                     None
                 }
                 Some(winner) => {
-                    let known = before
-                        .iter()
-                        .any(|holding| holding.key == key && holding.shadowed_by.as_ref() == Some(&winner.path));
-                    if !known {
-                        step.warnings.push(shadow(&key, path, line, winner));
+                    if !reported.contains(&(&key, &winner.path)) {
+                        shadows.push((Arc::clone(&key), line, winner.clone()));
                     }
                     Some(Arc::clone(&winner.path))
                 }
             };
             objects.push(Holding { key, line, shadowed_by });
         }
+        step.warn_of(path, &shadows);
         step
     }
 
@@ -254,6 +269,7 @@ impl Ledger {
         let path = Arc::clone(path);
         let Some(held) = self.files.get_mut(&path) else { return };
         self.complete &= held.objects.is_some();
+        let mut shadows = Vec::new();
         for holding in held.objects.iter_mut().flatten() {
             match self.claims.get(&holding.key) {
                 None => {
@@ -266,12 +282,13 @@ impl Ledger {
                     }
                 }
                 Some(winner) if holding.shadowed_by.as_ref() != Some(&winner.path) => {
-                    step.warnings.push(shadow(&holding.key, &path, holding.line, winner));
+                    shadows.push((Arc::clone(&holding.key), holding.line, winner.clone()));
                     holding.shadowed_by = Some(Arc::clone(&winner.path));
                 }
                 Some(_) => {}
             }
         }
+        step.warn_of(&path, &shadows);
     }
 }
 
