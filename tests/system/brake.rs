@@ -256,6 +256,8 @@ fn what_goes_after_the_source_was_asked_has_a_hold_of_its_own() {
             access.address = link.address;
             let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespace.name]);
             let launch = launch.args(["--publish", way, "--max-delete", "50%", "--max-delete-hold", "3s"]);
+            // What comes through a link comes in pieces where the machine has much else to do.
+            let launch = launch.args(["--settle", "2s", "--settle-max", "20s"]);
             let all = objects(&namespace).await;
             let sidecar = launch.start();
             sidecar.holds(files(&all)).await;
