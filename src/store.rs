@@ -434,11 +434,8 @@ impl Store {
                 // On a full disk it is the removal that makes room for the note.
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSPC | Errno::DQUOT)) => {
                     let effect = self.remove_file(path)?;
-                    if let Err(error) = self.record.untold() {
-                        tracing::warn!(
-                            "{path} is removed, but if configbump ends before the bump, that is lost: {error}"
-                        );
-                    }
+                    let noted = self.record.untold();
+                    self.tell_if_unnoted(noted);
                     Ok(effect)
                 }
                 noted => noted.and_then(|()| self.remove_file(path)),

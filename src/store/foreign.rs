@@ -78,7 +78,13 @@ impl Removal {
                         if error.kind() == io::ErrorKind::StorageFull
                             || error.kind() == io::ErrorKind::QuotaExceeded =>
                     {
-                        disk::unlink(folder, &*name)
+                        let gone = disk::unlink(folder, &*name);
+                        if let Err(error) = record.untold() {
+                            tracing::debug!(
+                                "the record cannot say that files are removed: {error}; the next removal tries again"
+                            );
+                        }
+                        gone
                     }
                     noted => noted.and_then(|()| disk::unlink(folder, &*name)),
                 },
