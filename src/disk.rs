@@ -152,9 +152,13 @@ fn stat(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<Stat>> {
     }
 }
 
+/// What tells a file from all others, whatever its name: the device and the inode.
+pub(crate) fn identity(stat: Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
 /// Whether two names are of one file; not if either is missing.
 pub(crate) fn is_same_file(a: BorrowedFd<'_>, name: &str, b: BorrowedFd<'_>, other: &str) -> io::Result<bool> {
-    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
     let (a, b) = (stat(a, name)?.map(identity), stat(b, other)?.map(identity));
     Ok(a.is_some() && a == b)
 }

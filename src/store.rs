@@ -34,7 +34,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -169,12 +169,11 @@ impl Store {
     /// written would be seen there, or another configbump may have begun to write.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
         // Where it cannot be told, a change says what is wrong.
         let has_name = |folder, name, file| own::has_name(folder, name, file).unwrap_or(true);
         match (rustix::fs::stat(&self.dir), rustix::fs::fstat(&self.root)) {
             (Err(Errno::NOENT | Errno::NOTDIR), _) => false,
-            (Ok(named), Ok(opened)) if identity(named) != identity(opened) => false,
+            (Ok(named), Ok(opened)) if disk::identity(named) != disk::identity(opened) => false,
             _ => {
                 has_name(self.root.as_fd(), OWN_FOLDER, self.own.as_fd())
                     && has_name(self.own.as_fd(), own::LOCK_NAME, self.lock.as_fd())

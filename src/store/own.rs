@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::{OpenError, aside, record};
@@ -96,9 +96,8 @@ pub(super) fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
 
 /// Whether this open file is the one of this name: another start may have replaced it meanwhile.
 pub(super) fn has_name(folder: BorrowedFd<'_>, name: &str, file: impl AsFd) -> io::Result<bool> {
-    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(named) => Ok(identity(named) == identity(rustix::fs::fstat(file)?)),
+        Ok(named) => Ok(disk::identity(named) == disk::identity(rustix::fs::fstat(file)?)),
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
