@@ -203,8 +203,8 @@ impl Publisher {
         self.try_groups(store, progress)
     }
 
-    /// The program has said that what is live is bad: the last that it took comes back, and the rest is held back until it
-    /// changes. Nothing if there is nothing to go back to.
+    /// Makes the last accepted tree live again, because the program refused the live one. The refused batch is held until one of
+    /// its objects changes; if one has already, the whole batch is tried again. Does nothing without an accepted tree.
     ///
     /// # Errors
     /// When the disk does not let it.
@@ -216,16 +216,13 @@ impl Publisher {
         // What else waits is to be tried on top of what comes back.
         self.stop(store);
         self.changed();
-        let Some(TakenBack { published, objects }) = store.roll_back()? else { return Ok(progress) };
+        let Some(TakenBack { published, objects, has_changed }) = store.roll_back()? else { return Ok(progress) };
         self.telemetry.rolled_back();
-        let (_, newest) = holds::units(store.staged());
-        self.holds.take_back(&objects, &newest);
-        tracing::warn!(
-            event = "rolled_back",
-            objects = %list(&objects),
-            "{} held back until it changes: the program refuses the files; those that it took last are back",
-            list(&objects)
-        );
+        if !has_changed {
+            let (_, newest) = holds::units(store.staged());
+            self.holds.take_back(&objects, &newest);
+        }
+        tell_rolled_back(&objects, has_changed);
         let why = |object| (object, "the program refuses its files; those that it took last are back".to_owned());
         progress.held = objects.into_iter().map(why).collect();
         self.take(published, &mut progress);
@@ -344,6 +341,16 @@ impl Publisher {
         self.checks = JoinSet::new();
         self.trial = None;
         self.trying.take().into_iter().for_each(|candidate| store.discard(&candidate));
+    }
+}
+
+fn tell_rolled_back(objects: &Unit, has_changed: bool) {
+    let objects = list(objects);
+    let refusal = "the program refuses the files; those that it took last are back";
+    if has_changed {
+        tracing::warn!(event = "rolled_back", objects, "{objects} rolled back: {refusal}, and a newer change is tried");
+    } else {
+        tracing::warn!(event = "rolled_back", objects, "{objects} held back until it changes: {refusal}");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::path::{self, RelPath};
 pub enum Why {
     /// The check does not let it pass. It is tried again with whatever comes next, which may be what it lacks.
     Check,
-    /// The program did not take it, in this batch of all that was ever taken back. It waits until one of the batch changes.
+    /// The program refused the batch of this number. The whole batch waits until one of its objects changes or leaves the stage.
     Bump(u64),
 }
 
@@ -73,35 +73,50 @@ impl Holds {
         self.by_object.iter().map(|(object, hold)| (object, &hold.why))
     }
 
-    /// What has left the stage is held no more.
+    /// Forgets the objects that have left the stage, and releases the rest of each refused batch that they were in.
     pub fn keep(&mut self, is_staged: impl Fn(&Arc<ObjectKey>) -> bool) {
+        self.release(|object, _| !is_staged(object));
         self.by_object.retain(|object, _| is_staged(object));
     }
 
-    /// Says which units may be tried. What has left the stage is held no more.
+    /// Sorts the units that may be tried, and forgets the objects that have left the stage.
     pub fn sort(&mut self, units: Vec<Unit>, newest: &Newest) -> Sorted {
-        self.keep(|object| newest.contains_key(object));
-        let is_new = |object: &Arc<ObjectKey>| {
-            self.by_object.get(object).is_none_or(|hold| newest.get(object) > Some(&hold.serial))
-        };
-        let batch_of = |object: &Arc<ObjectKey>| match self.by_object.get(object).map(|hold| &hold.why) {
-            Some(Why::Bump(batch)) => Some(*batch),
-            _ => None,
-        };
-        let changed = units.iter().flatten().filter(|object| is_new(object));
-        let let_go: BTreeSet<u64> = changed.filter_map(batch_of).collect();
+        let has_left =
+            |(object, hold): (&Arc<ObjectKey>, &Hold)| hold.why == Why::Check && !newest.contains_key(object);
+        // A check that was given up after too many tries may come to an end without those that have left.
+        let is_smaller = self.by_object.iter().any(has_left);
+        let is_newer = |object: &Arc<ObjectKey>, hold: &Hold| newest.get(object).is_none_or(|now| *now > hold.serial);
+        self.release(is_newer);
+        self.by_object.retain(|object, _| newest.contains_key(object));
         let mut sorted = Sorted::default();
         for unit in units {
-            let stays = |object: &Arc<ObjectKey>| batch_of(object).is_some_and(|batch| !let_go.contains(&batch));
-            if unit.iter().any(stays) {
+            let holds: Vec<Option<&Hold>> = unit.iter().map(|object| self.by_object.get(object)).collect();
+            if holds.iter().flatten().any(|hold| hold.why != Why::Check) {
                 continue;
             }
-            let was_with_others = |object| self.by_object.get(object).is_some_and(|hold| *hold.unit != unit);
-            let is_new =
-                unit.iter().any(|object| is_new(object) || was_with_others(object) || batch_of(object).is_some());
-            if is_new { sorted.new.push(unit) } else { sorted.again.push(unit) }
+            let as_it_was = |hold: &Hold, object| *hold.unit == unit && !is_newer(object, hold);
+            let is_known =
+                unit.iter().zip(&holds).all(|(object, hold)| hold.is_some_and(|hold| as_it_was(hold, object)));
+            if is_known && !is_smaller { sorted.again.push(unit) } else { sorted.new.push(unit) }
         }
         sorted
+    }
+
+    /// Releases every refused batch of which one object has changed. Leaving the stage is a change: the object was deleted, lost
+    /// its label, or has its accepted content again.
+    fn release(&mut self, has_changed: impl Fn(&Arc<ObjectKey>, &Hold) -> bool) {
+        let changed = self.by_object.iter().filter(|(object, hold)| has_changed(object, hold));
+        let batches: BTreeSet<u64> = changed.filter_map(|(_, hold)| hold.why.batch()).collect();
+        self.by_object.retain(|_, hold| hold.why.batch().is_none_or(|batch| !batches.contains(&batch)));
+    }
+}
+
+impl Why {
+    fn batch(&self) -> Option<u64> {
+        match self {
+            Self::Bump(batch) => Some(*batch),
+            Self::Check => None,
+        }
     }
 }
 
@@ -182,12 +197,54 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_back_waits_until_one_of_its_batch_changes() {
+    fn a_refused_batch_waits_until_one_object_changes() {
         let mut holds = Holds::default();
         let units = || vec![unit(&["a"]), unit(&["b"]), unit(&["c"])];
         holds.take_back(&unit(&["a", "b"]), &newest(&[("a", 1), ("b", 2)]));
         assert_eq!(holds.sort(units(), &newest(&[("a", 1), ("b", 2), ("c", 3)])), sorted(&[&["c"]], &[]));
         let changed = newest(&[("a", 4), ("b", 2), ("c", 3)]);
         assert_eq!(holds.sort(units(), &changed), sorted(&[&["a"], &["b"], &["c"]], &[]));
+    }
+
+    #[test]
+    fn a_refused_batch_is_released_when_an_object_leaves() {
+        for leaves_before_the_end_of_a_trial in [true, false] {
+            let mut holds = Holds::default();
+            holds.take_back(&unit(&["bad", "good"]), &newest(&[("bad", 1), ("good", 2)]));
+            holds.take_back(&unit(&["other"]), &newest(&[("other", 3)]));
+            if leaves_before_the_end_of_a_trial {
+                holds.keep(|object| object.name != "bad");
+            }
+            let units = || vec![unit(&["good"]), unit(&["other"])];
+            let left = newest(&[("good", 2), ("other", 3)]);
+            assert_eq!(holds.sort(units(), &left), sorted(&[&["good"]], &[]));
+            assert_eq!(
+                holds.sort(units(), &left),
+                sorted(&[&["good"]], &[]),
+                "a trial that was not run releases it, too"
+            );
+            assert_eq!(holds.objects().map(|(object, _)| object.name.as_str()).collect::<Vec<_>>(), ["other"]);
+        }
+    }
+
+    #[test]
+    fn an_object_released_beside_a_held_one_stays_released() {
+        let mut holds = Holds::default();
+        holds.take_back(&unit(&["bad", "good"]), &newest(&[("bad", 1), ("good", 2)]));
+        holds.take_back(&unit(&["above"]), &newest(&[("above", 3)]));
+        let left = newest(&[("good", 2), ("above", 3)]);
+        assert_eq!(holds.sort(vec![unit(&["above", "good"])], &left), sorted(&[], &[]), "they go live together only");
+        let left = newest(&[("good", 2)]);
+        assert_eq!(holds.sort(vec![unit(&["good"])], &left), sorted(&[&["good"]], &[]));
+    }
+
+    #[test]
+    fn checks_are_repeated_without_an_object_that_left() {
+        let mut holds = Holds::default();
+        let both = newest(&[("a", 1), ("b", 2)]);
+        assert!(holds.hold(&unit(&["a"]), &both) && holds.hold(&unit(&["b"]), &both));
+        assert_eq!(holds.sort(vec![unit(&["a"]), unit(&["b"])], &both), sorted(&[], &[&["a"], &["b"]]));
+        assert_eq!(holds.sort(vec![unit(&["b"])], &newest(&[("b", 2)])), sorted(&[&["b"]], &[]));
+        assert_eq!(holds.sort(vec![unit(&["b"])], &newest(&[("b", 2)])), sorted(&[], &[&["b"]]));
     }
 }

@@ -12,11 +12,19 @@ use crate::disk;
 use crate::object::ObjectKey;
 use crate::path::RelPath;
 
-/// What came back, and the objects whose newer changes wait again.
+/// The files that came back, and the objects whose refused changes wait again.
 #[derive(Debug)]
 pub struct TakenBack {
     pub published: Published,
     pub objects: BTreeSet<Arc<ObjectKey>>,
+    /// True if one of the refused objects has changed since the program got it.
+    pub has_changed: bool,
+}
+
+/// The changes that a rollback puts on the stage again.
+struct Refused {
+    objects: BTreeSet<Arc<ObjectKey>>,
+    has_changed: bool,
 }
 
 impl Store {
@@ -33,9 +41,10 @@ impl Store {
     /// When the disk does not let it; then nothing has changed.
     pub fn roll_back(&mut self) -> Result<Option<TakenBack>, ChangeError> {
         let dir = self.dir.clone();
-        let objects = self.commit_good();
+        let refused = self.commit_good();
         let error = |error| ChangeError { verb: "bring back the last good files of", path: dir, error };
-        Ok(objects.map_err(error)?.map(|objects| TakenBack { objects, published: self.make_visible() }))
+        let Some(Refused { objects, has_changed }) = refused.map_err(error)? else { return Ok(None) };
+        Ok(Some(TakenBack { published: self.make_visible(), objects, has_changed }))
     }
 
     /// Everybody has been told of what is live: it is good.
@@ -91,21 +100,25 @@ impl Store {
         paths.map(|path| Ok((path.clone(), owner(path)?))).collect()
     }
 
-    /// If there is a last good tree that is not live, makes it so, and stages what it lacks: for these objects.
-    fn commit_good(&mut self) -> io::Result<Option<BTreeSet<Arc<ObjectKey>>>> {
+    /// Makes the last accepted tree live again, and stages what it lacks. Returns nothing if that tree is live, or if there is none.
+    fn commit_good(&mut self) -> io::Result<Option<Refused>> {
         let Some(staging) = &self.staging else { return Ok(None) };
         let good = staging.good.clone().filter(|name| Some(name) != staging.name().as_ref());
         let (Some(name), Some(bad)) = (good, &staging.tree) else { return Ok(None) };
         let Some(tree) = Generation::open(self.home(staging.publishing), &name)? else { return Ok(None) };
         let mut batch = Batch::new();
         let mut undone = Vec::new();
+        let mut has_changed = false;
+        let changed: BTreeSet<_> = staging.stage.iter().map(|(_, staged)| &staged.owner).collect();
         for (path, owner_then) in &staging.since_good {
             let Some(owner) = owner_then.as_ref().or_else(|| self.record.owner(path)) else { continue };
             let next = Next { owner: Arc::clone(owner), is_there: owner_then.is_some(), serial: 0 };
             batch.insert(path.clone(), next);
-            // What has changed again since is staged already.
-            if staging.stage.get(path).is_none() {
-                let owner_now = Arc::clone(self.record.owner(path).unwrap_or(owner));
+            let owner_now = Arc::clone(self.record.owner(path).unwrap_or(owner));
+            let is_staged = staging.stage.get(path).is_some();
+            has_changed |= is_staged || changed.contains(&owner_now);
+            // A newer change of the path is on the stage already.
+            if !is_staged {
                 undone.push((path.clone(), owner_now, self.second_name(bad, path)?));
             }
         }
@@ -119,7 +132,7 @@ impl Store {
         undone.into_iter().for_each(|(path, owner, file)| staging.stage.put(&path, &owner, file));
         staging.since_good.clear();
         staging.go_on_with(tree, batch);
-        Ok(Some(objects))
+        Ok(Some(Refused { objects, has_changed }))
     }
 
     /// The file that a tree has at a path, as one to be staged.

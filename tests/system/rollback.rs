@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
+use crate::harness::endpoints::Endpoints;
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
 use crate::harness::sidecar::{Launch, Sidecar, WAYS};
@@ -22,8 +24,13 @@ const PROGRAM: &str = "[ ! -e broken ] && ! grep -q BAD out/* 2>/dev/null; said=
 
 /// One that runs that program after a change, and publishes in this way.
 fn launch<'w>(namespace: &Namespace, workspace: &'w Workspace, way: &str) -> Launch<'w> {
+    launch_with(PROGRAM, namespace, workspace, way)
+}
+
+/// The same with another program.
+fn launch_with<'w>(program: &str, namespace: &Namespace, workspace: &'w Workspace, way: &str) -> Launch<'w> {
     let path = workspace.beside("program");
-    fs::write(&path, format!("cd '{}'\n{PROGRAM}\n", workspace.beside("").display())).expect("a file");
+    fs::write(&path, format!("cd '{}'\n{program}\n", workspace.beside("").display())).expect("a file");
     let exec = format!("sh '{}'", path.display());
     Launch::within(namespace, workspace).args(["--rollback", "--publish", way, "--exec", &exec])
 }
@@ -96,6 +103,112 @@ fn what_came_together_is_taken_back_together_and_waits_until_one_of_it_changes()
             sidecar.holds([("a", "1"), ("c", "1")]).await;
             namespace.replace(&config_map("two", [("b", "2")])).await;
             sidecar.holds([("a", "2"), ("b", "2"), ("c", "1")]).await;
+        });
+    }
+}
+
+/// What an operator does with the object that makes the program refuse a batch.
+#[derive(Clone, Copy, Debug)]
+enum Remedy {
+    Delete,
+    Unlabel,
+    Revert,
+}
+
+#[test]
+fn good_changes_return_once_the_bad_object_leaves() {
+    for (way, remedy) in
+        WAYS.into_iter().flat_map(|way| [Remedy::Delete, Remedy::Unlabel, Remedy::Revert].map(|remedy| (way, remedy)))
+    {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("good", [("a", "1")])).await;
+            let reverted = config_map("bad", [("b", "1")]);
+            if let Remedy::Revert = remedy {
+                namespace.create(&reverted).await;
+            }
+            let sidecar = launch(&namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 1).await;
+            sidecar.signal(Signal::STOP);
+            namespace.replace(&config_map("good", [("a", "2")])).await;
+            let mut bad = config_map("bad", [("b", "BAD")]);
+            match remedy {
+                Remedy::Revert => namespace.replace(&bad).await,
+                Remedy::Delete | Remedy::Unlabel => namespace.create(&bad).await,
+            };
+            sidecar.signal(Signal::CONT);
+            sidecar.says("held back until it changes").await;
+            is_called(&sidecar, &workspace, 3).await;
+            // An unrelated change does not bring the batch back.
+            namespace.create(&config_map("other", [("c", "1")])).await;
+            is_called(&sidecar, &workspace, 4).await;
+            assert_eq!(fs::read_to_string(workspace.path("a")).expect("the file"), "1", "{way} {remedy:?}");
+            match remedy {
+                Remedy::Delete => namespace.delete(&bad).await,
+                Remedy::Unlabel => {
+                    bad.metadata.labels = None;
+                    namespace.replace(&bad).await;
+                }
+                Remedy::Revert => drop(namespace.replace(&reverted).await),
+            }
+            let with_reverted = matches!(remedy, Remedy::Revert).then_some(("b", "1"));
+            sidecar.holds([("a", "2"), ("c", "1")].into_iter().chain(with_reverted)).await;
+            is_called(&sidecar, &workspace, 5).await;
+            sidecar.says_times("held back until it changes", 1).await;
+        });
+    }
+}
+
+/// The program needs a file. Its removal came with a good change, and both were refused.
+#[test]
+fn good_changes_return_once_a_removed_object_is_back() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let needed = namespace.create(&config_map("needed", [("needed", "1")])).await;
+            namespace.create(&config_map("good", [("a", "1")])).await;
+            let program = "date +%s%N >>calls; [ -e out/needed ]";
+            let sidecar = launch_with(program, &namespace, &workspace, way).start();
+            is_called(&sidecar, &workspace, 1).await;
+            sidecar.signal(Signal::STOP);
+            namespace.delete(&needed).await;
+            namespace.replace(&config_map("good", [("a", "2")])).await;
+            sidecar.signal(Signal::CONT);
+            sidecar.says("held back until it changes").await;
+            is_called(&sidecar, &workspace, 3).await;
+            sidecar.holds([("a", "1"), ("needed", "1")]).await;
+            namespace.create(&config_map("needed", [("needed", "1")])).await;
+            sidecar.holds([("a", "2"), ("needed", "1")]).await;
+            is_called(&sidecar, &workspace, 4).await;
+        });
+    }
+}
+
+/// The bad object is mended while the program still reads the files.
+#[test]
+fn a_fix_that_precedes_the_refusal_is_tried() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            namespace.create(&config_map("good", [("a", "1")])).await;
+            let slow = "date +%s%N >>calls; grep -q BAD out/* || exit 0; until [ -e go ]; do sleep 0.02; done; exit 1";
+            let launch = launch_with(slow, &namespace, &workspace, way).args(["--listen", "127.0.0.1:0"]);
+            // The fix is not live before the refusal.
+            let sidecar = launch.args(["--settle", "3s", "--settle-max", "3s"]).start();
+            let endpoints = Endpoints::of(&sidecar).await;
+            is_called(&sidecar, &workspace, 1).await;
+            sidecar.signal(Signal::STOP);
+            namespace.replace(&config_map("good", [("a", "2")])).await;
+            namespace.create(&config_map("bad", [("b", "BAD"), ("c", "1")])).await;
+            sidecar.signal(Signal::CONT);
+            is_called(&sidecar, &workspace, 2).await;
+            let fixed = namespace.replace(&config_map("bad", [("c", "2")])).await.metadata.resource_version;
+            let is_seen = |object: &Value| object["seen"].as_str() == fixed.as_deref();
+            endpoints
+                .shows("the fix", |status| status["objects"].as_array().is_some_and(|all| all.iter().any(is_seen)))
+                .await;
+            fs::write(workspace.beside("go"), "").expect("a file");
+            sidecar.soon_holds([("a", "2"), ("c", "2")]).await;
         });
     }
 }
