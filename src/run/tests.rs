@@ -461,9 +461,10 @@ fn read(folder: &Path, prefix: &Path, files: &mut BTreeMap<PathBuf, Value>) {
         } else {
             match fs::read(entry.path()) {
                 Ok(bytes) => drop(files.insert(path.clone(), Value::of(&bytes, &path))),
-                // A link into a set whose live tree has no such file any more: who opens it sees that it is gone.
+                // After a kill, a link can point to a path that the live tree no longer has, or has as a directory.
                 Err(error) => {
-                    let is_gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+                    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+                    let is_gone = matches!(error.kind(), NotFound | NotADirectory | IsADirectory);
                     assert!(is_gone && entry.path().is_symlink(), "{error}");
                 }
             }
