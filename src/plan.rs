@@ -38,7 +38,8 @@ pub enum Change {
     Promote { path: RelPath, owner: Arc<ObjectKey>, claim: ClaimId, digest: Option<Digest> },
     /// What was kept aside is not needed any more.
     Drop { claim: ClaimId },
-    /// Nobody claims the file any more; or nobody may have it, because it has to make way for a folder or a file above it.
+    /// Removes the file. It makes way if an object won a path above or below it, so that the file cannot stay; else no object
+    /// claims it any more.
     Remove { path: RelPath, owner: Arc<ObjectKey>, makes_way: bool },
 }
 
@@ -51,6 +52,16 @@ impl Change {
                 Some((path, owner))
             }
             Self::Park { .. } | Self::Demote { .. } | Self::Drop { .. } => None,
+        }
+    }
+
+    /// Returns the object that the step is about; nothing if its content is dropped from the standby.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Arc<ObjectKey>> {
+        match self {
+            Self::Park { owner, .. } | Self::Demote { owner, .. } => Some(owner),
+            Self::Drop { .. } => None,
+            change => change.file().map(|(_, owner)| owner),
         }
     }
 }
@@ -150,6 +161,22 @@ impl Plan {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         self.claims.live()
+    }
+
+    /// Returns the scopes that can report this object.
+    pub fn scopes_of(&self, key: &ObjectKey) -> impl Iterator<Item = ScopeId> {
+        self.scopes.iter().enumerate().filter(|(_, listing)| listing.scope.covers(key)).map(|(id, _)| id)
+    }
+
+    /// Returns the scopes that have not completed a list yet.
+    pub fn unlisted(&self) -> impl Iterator<Item = &Scope> {
+        self.scopes.iter().filter(|listing| !listing.synced).map(|listing| &listing.scope)
+    }
+
+    /// Returns a scope by its number.
+    #[must_use]
+    pub fn scope(&self, id: ScopeId) -> &Scope {
+        &self.scopes[id].scope
     }
 
     /// Whether a scope holds this object.

@@ -1,14 +1,17 @@
 //! Wires source → plan → store, and alone knows the order of things.
 
+mod blocked;
 pub mod confine;
 mod end;
 mod place;
 mod removals;
 mod resync;
+mod stall;
 mod telling;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +22,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::blocked::Blocked;
 use self::end::End;
 use self::place::Place;
-use self::removals::Removals;
+use self::removals::{Release, Removals};
 use self::resync::Resync;
+use self::stall::Stall;
 use crate::bump::governor::Pace;
 use crate::bump::url::UrlConfig;
 use crate::bump::{self, Bumper, Changes};
@@ -147,7 +152,8 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
                 pipeline.publisher.iter_mut().zip(to_check).for_each(|(publisher, tree)| publisher.start_check(tree));
             }
             () = reached(pipeline.withheld_until) => pipeline.release_bump(),
-            () = pipeline.removals.due(), if is_complete => pipeline.release_removals(),
+            () = pipeline.removals.due(), if pipeline.resync.is_settled() => pipeline.release_removals(),
+            () = pipeline.stall.due() => pipeline.tell_stall(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
                 None => return Err(RunError::SourceEnded),
@@ -158,6 +164,7 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
             }
         }
         pipeline.tell_rest();
+        pipeline.note_stall();
         pipeline.announcer.announce_applied(&config.dir);
         if let (true, Some(program)) = (pipeline.in_sync, end.program()) {
             program.start().await;
@@ -200,11 +207,14 @@ struct Pipeline {
     tally: Tally,
     /// Files that are to be removed once what may replace them is on disk.
     removals: Removals,
+    /// Files that are written once the deletion guard lets those in their way be removed.
+    blocked: Blocked,
     /// What is published together, if anything is.
     publisher: Option<Publisher>,
     /// Whether it has not been said yet that the directory is in step.
     unsaid: bool,
     resync: Resync,
+    stall: Stall,
     /// Where changes are told, and whether the first sync is one of them.
     bump: Option<(Changes, InitialBump)>,
     /// Until when the bump waits for the rest of a batch of which a part is live.
@@ -241,9 +251,11 @@ impl Pipeline {
             named: 0,
             tally: Tally::default(),
             removals,
+            blocked: Blocked::default(),
             publisher,
             unsaid: true,
             resync,
+            stall: Stall::default(),
             bump: None,
             withheld_until: None,
             telemetry: Telemetry::default(),
@@ -284,6 +296,7 @@ impl Pipeline {
         }
         if matches!(event.what, What::ListStarted) {
             self.resync.list_started(scope);
+            self.removals.list_started(scope);
         }
         let step = self.plan.step(event);
         self.tell_of_all(&step.notices);
@@ -303,18 +316,20 @@ impl Pipeline {
     fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, mut hold_removals: bool) {
         for change in changes {
             match change {
-                Change::Remove { path, owner, makes_way: false } if hold_removals || self.removals.has_brake() => {
-                    self.removals.push(path, owner);
-                }
+                change if self.removals.has_brake() => drop(self.apply_guarded(scope, change)),
+                Change::Remove { path, owner, makes_way: false } if hold_removals => self.removals.push(path, owner),
                 Change::Remove { .. } => drop(self.apply(Some(scope), change)),
                 change => hold_removals |= !self.apply(Some(scope), change),
             }
         }
     }
 
-    /// Removes what is put off but needed as a folder by this file, or has it as its folder.
+    /// Removes the files that this path needs as a directory, or that are in a directory of its name: their removal waits, or
+    /// --prune never has left them there.
     fn make_way(&mut self, path: &RelPath) {
-        for (path, owner) in self.removals.in_the_way_of(path) {
+        self.removals.forget(path);
+        let left = self.store.left_in_the_way_of(path, |path| self.plan.is_live(path));
+        for (path, owner) in self.removals.take_in_the_way_of(path).into_iter().chain(left) {
             self.apply(None, Change::Remove { path, owner, makes_way: true });
         }
     }
@@ -324,9 +339,10 @@ impl Pipeline {
         if let Change::Write { path, .. } | Change::Promote { path, .. } = &change {
             self.make_way(path);
         }
-        // What was kept aside, or is to be, may be another scope's.
-        let lost_by = scope.filter(|_| !matches!(change, Change::Promote { .. } | Change::Demote { .. }));
+        // Content on standby may be of an object that another scope reports.
+        let from_event = matches!(change, Change::Write { .. } | Change::Park { .. } | Change::Drop { .. });
         let is_removal = matches!(change, Change::Remove { .. });
+        let owner = change.owner().cloned();
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
         match (self.store.apply(change), file) {
             (Ok(Effect::Staged), _) => {
@@ -338,7 +354,11 @@ impl Pipeline {
             (Err(error), file) => {
                 self.tally.failed += 1;
                 self.tell_if_held_up();
-                self.resync.failed(lost_by, &error);
+                let scopes: Vec<ScopeId> = match (scope.filter(|_| from_event), owner) {
+                    (None, Some(owner)) => self.plan.scopes_of(&owner).collect(),
+                    (scope, _) => scope.into_iter().collect(),
+                };
+                self.resync.failed(&scopes, &error);
                 self.telemetry.change_failed(&error);
                 if let (true, Some((path, owner))) = (is_removal, file) {
                     self.plan.linger(path, owner);
@@ -369,12 +389,11 @@ impl Pipeline {
     fn list_done(&mut self, scope: ScopeId) {
         self.announcer.keep(|key| self.plan.holds(key));
         self.resync.list_done(scope);
+        let plan = &self.plan;
+        self.removals.list_done(scope, |scope, key| plan.scope(scope).covers(key));
         if !self.resync.is_settled() {
             return;
         }
-        let plan = &self.plan;
-        let confirmed = self.removals.confirm(|path| plan.is_live(path));
-        self.remove_all(confirmed);
         self.release_removals();
         if self.is_complete() {
             self.remove_foreign();
@@ -388,20 +407,21 @@ impl Pipeline {
         self.plan.in_sync() && self.resync.is_settled()
     }
 
-    /// Carries out the removals that may be.
+    /// Carries out the removals that may be, and asks the scopes that are to confirm others.
     fn release_removals(&mut self) {
         let plan = &self.plan;
         let (files, _) = plan.counts();
-        let release = self.removals.release(|path| plan.is_live(path), files);
-        self.remove_all(release.go);
-        if release.ask {
-            self.resync.ask_all();
-        }
-    }
-
-    fn remove_all(&mut self, removals: Vec<removals::Removal>) {
-        for (path, owner) in removals {
+        let is_ready = |key: &ObjectKey| plan.scopes_of(key).all(|scope| plan.is_synced(scope));
+        let Release { go, ask } = self.removals.release(|path| plan.is_live(path), is_ready, files);
+        for (path, owner) in go {
             self.apply(None, Change::Remove { path, owner, makes_way: false });
+        }
+        self.write_unblocked();
+        if !ask.is_empty() {
+            let plan = &self.plan;
+            let scopes: BTreeSet<ScopeId> = ask.iter().flat_map(|key| plan.scopes_of(key)).collect();
+            self.removals.await_answers(&scopes, |scope, key| plan.scope(scope).covers(key));
+            self.resync.wake(&scopes);
         }
     }
 
@@ -472,6 +492,9 @@ impl Pipeline {
                 held.iter().for_each(|(object, why)| self.announcer.tell(object, Reason::RolledBack, why));
                 self.have_gone_live(changes, true);
                 self.announcer.withdraw_applied();
+                // The refused content of a deleted object need not wait until the guard lets its file go.
+                let removed: Vec<RelPath> = self.removals.paths().cloned().collect();
+                removed.iter().for_each(|path| self.unstage(path));
             }
             Err(error) => tracing::warn!("{error}; the files stay as they are"),
         }

@@ -382,6 +382,46 @@ impl Store {
         Ok(too_much(new.metadata()?.mode()) != 0)
     }
 
+    /// Drops the newest content, or the removal, that waits to go live at a path. Returns true if there was any.
+    pub fn unstage(&mut self, path: &RelPath) -> bool {
+        self.staging.as_mut().is_some_and(|staging| staging.stage.take_back(path))
+    }
+
+    /// Returns true if the path may have a file of configbump's now, or once the candidate under check is live.
+    #[must_use]
+    pub fn may_have(&self, path: &RelPath) -> bool {
+        let is_tried = self.staging.as_ref().is_some_and(|staging| staging.stage.is_tried(path));
+        is_tried || self.record.owns(path.as_str())
+    }
+
+    /// Puts a content into a temporary file, so that it takes no memory while it waits.
+    #[must_use]
+    pub fn spooled(&self, kind: Kind, content: Content) -> Content {
+        let Content { digest, body } = content;
+        let body = self.temporary(kind, body).map_or_else(Body::Lost, Body::Spooled);
+        Content { digest, body }
+    }
+
+    /// With --prune never, returns the files of removed objects that a file at this path needs as a directory, or has as its
+    /// directory.
+    pub fn left_in_the_way_of(
+        &self,
+        path: &RelPath,
+        is_live: impl Fn(&RelPath) -> bool,
+    ) -> Vec<(RelPath, Arc<ObjectKey>)> {
+        if self.prune != Prune::Never {
+            return Vec::new();
+        }
+        let is_left = |path: &RelPath| !is_live(path) && !self.is_going(path);
+        let files = self.record.owned_near(path).filter(|(path, _)| is_left(path));
+        files.map(|(path, owner)| (path.clone(), Arc::clone(owner))).collect()
+    }
+
+    fn is_going(&self, path: &RelPath) -> bool {
+        let staged = self.staging.as_ref().and_then(|staging| staging.stage.get(path));
+        staged.is_some_and(|staged| staged.file.is_none())
+    }
+
     fn temporary(&self, kind: Kind, body: Body) -> io::Result<Spooled> {
         match body {
             Body::Spooled(temporary) => Ok(temporary),

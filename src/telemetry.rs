@@ -71,6 +71,8 @@ pub struct Picture {
     pub first_holds: Vec<Hold>,
     /// How many removals are held back.
     pub held_removals: usize,
+    /// What changes and removals wait for.
+    pub waits: Vec<String>,
     /// Whether something changed that somebody is still to be told of.
     pub bump_pending: bool,
 }

@@ -181,7 +181,8 @@ impl Claims {
             if let Some(owner) = live
                 && !winners.contains_key(path)
             {
-                changes.push(Change::Remove { path: path.clone(), owner, makes_way: paths.len() > 1 });
+                let makes_way = in_the_way(&winners, path).is_some();
+                changes.push(Change::Remove { path: path.clone(), owner, makes_way });
             }
             claims.retain(|claim| !claim.gone);
             if claims.is_empty() {
@@ -258,12 +259,13 @@ fn in_the_way<'a, T>(paths: &'a BTreeMap<RelPath, T>, path: &RelPath) -> Option<
     paths.get_key_value(path).or_else(above).or_else(|| below(paths, path.as_str()).next())
 }
 
-/// Contents that are needed later are brought to safety first; a file that blocks a folder goes before the files in it.
+/// Contents that are needed later are brought to safety first; a file that blocks a directory is removed before the files in it are
+/// written. Other files are removed last.
 fn phase(change: &Change) -> u8 {
     match change {
         Change::Demote { .. } | Change::Park { .. } => 0,
-        Change::Remove { .. } => 1,
+        Change::Remove { makes_way: true, .. } => 1,
         Change::Write { .. } | Change::Promote { .. } => 2,
-        Change::Drop { .. } => 3,
+        Change::Drop { .. } | Change::Remove { makes_way: false, .. } => 3,
     }
 }

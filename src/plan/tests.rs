@@ -65,7 +65,8 @@ fn words(change: &Change) -> String {
         Change::Demote { path, owner, claim, .. } => format!("demote {path} of {} to {claim}", owner.name),
         Change::Promote { path, owner, claim, .. } => format!("promote {claim} of {} to {path}", owner.name),
         Change::Drop { claim } => format!("drop {claim}"),
-        Change::Remove { path, owner, .. } => format!("remove {path} of {}", owner.name),
+        Change::Remove { path, owner, makes_way: false } => format!("remove {path} of {}", owner.name),
+        Change::Remove { path, owner, makes_way: true } => format!("make way by {path} of {}", owner.name),
     }
 }
 
@@ -134,15 +135,29 @@ fn a_file_and_a_folder_of_one_name_are_a_conflict_too() {
         [
             "demote a/x of young to 0",
             "demote a/y of young to 1",
-            "remove a/x of young",
-            "remove a/y of young",
+            "make way by a/x of young",
+            "make way by a/y of young",
             "write a of old"
         ]
     );
     assert_eq!(
         plan.step(0, What::Delete(key("old"))),
-        ["remove a of old", "promote 0 of young to a/x", "promote 1 of young to a/y"]
+        ["make way by a of old", "promote 0 of young to a/x", "promote 1 of young to a/y"]
     );
+}
+
+#[test]
+fn a_removal_makes_way_only_for_a_winner() {
+    let in_folder = |name, key: &'static str| Object { folder: Some("f".into()), ..object(name, 1, &[key]) };
+    let mut plan = Fixture::new(1);
+    for (name, path) in [("x", "1"), ("y", "2"), ("z", "3")] {
+        plan.apply(in_folder(name, path));
+    }
+    assert_eq!(plan.apply(object("waits", 2, &["f"])), ["park 3 of waits"]);
+    assert_eq!(plan.step(0, What::Delete(key("x"))), ["remove f/1 of x"]);
+    assert_eq!(plan.apply(in_folder("y", "4")), ["write f/4 of y", "remove f/2 of y"]);
+    plan.step(0, What::Delete(key("y")));
+    assert_eq!(plan.step(0, What::Delete(key("z"))), ["make way by f/3 of z", "promote 3 of waits to f"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub enum Verdict {
     Held,
     /// They are held still.
     StillHeld,
-    /// They have been held for long enough: the source is to be asked once more, and what it still says is to be done.
+    /// The hold is over: the source is to be asked once more. The guard does not count these removals any more.
     Ask,
 }
 
@@ -39,8 +39,6 @@ enum State {
     Loose,
     /// Until then.
     Holding(Instant),
-    /// The source has been asked.
-    Asked,
 }
 
 impl Brake {
@@ -64,28 +62,18 @@ impl Brake {
             }
             State::Holding(until) if now < until => Verdict::StillHeld,
             State::Holding(_) => {
-                self.state = State::Asked;
+                self.state = State::Loose;
                 Verdict::Ask
             }
-            State::Asked => Verdict::StillHeld,
         }
     }
 
-    /// The source has been asked and has told everything: what it still wants removed goes.
-    pub fn confirmed(&mut self) -> bool {
-        let was_asked = self.state == State::Asked;
-        if was_asked {
-            self.state = State::Loose;
-        }
-        was_asked
-    }
-
-    /// When to judge again; nothing if nothing is held, or the source's answer is awaited.
+    /// When to judge again; nothing if nothing is held.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         match self.state {
             State::Holding(until) => Some(until),
-            State::Loose | State::Asked => None,
+            State::Loose => None,
         }
     }
 
@@ -130,16 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_goes_only_after_the_source_has_been_asked_again() {
+    fn the_source_is_asked_when_the_hold_is_over() {
         let (mut brake, now) = (brake(0.5), Instant::now());
         assert_eq!(brake.judge(9, 10, now), Verdict::Held);
         assert_eq!(brake.judge(9, 10, now + HOLD / 2), Verdict::StillHeld);
         assert_eq!(brake.due(), Some(now + HOLD));
-        assert!(!brake.confirmed(), "nobody has been asked");
         assert_eq!(brake.judge(9, 10, now + HOLD), Verdict::Ask);
-        assert_eq!(brake.judge(9, 10, now + HOLD * 2), Verdict::StillHeld, "there is no answer yet");
-        assert!(brake.confirmed());
         assert!(!brake.is_holding());
+        assert_eq!(brake.judge(1, 1, now + HOLD), Verdict::Held, "the next ones have a hold of their own");
     }
 
     #[test]

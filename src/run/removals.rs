@@ -1,4 +1,4 @@
-//! Removals that wait: until it is known who else may want the file, or because the brake holds them.
+//! Removals that wait: until it is known which other object may want the file, or because the deletion guard holds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::bump::governor::{Governor, Pace};
+use crate::event::ScopeId;
 use crate::object::ObjectKey;
 use crate::path::{self, RelPath};
 use crate::publish::brake::{Brake, BrakeConfig, Verdict};
@@ -16,26 +17,48 @@ pub(super) type Removal = (RelPath, Arc<ObjectKey>);
 /// The removals that wait.
 #[derive(Debug)]
 pub(super) struct Removals {
-    waiting: BTreeMap<RelPath, Arc<ObjectKey>>,
-    /// Those of them that the source was asked about because of the brake.
-    asked: BTreeSet<RelPath>,
-    /// With it, when to look at them.
+    waiting: BTreeMap<RelPath, Waiting>,
+    /// The scopes that were asked to confirm removals and have not answered yet.
+    awaited: BTreeMap<ScopeId, Answer>,
+    /// With the guard, when to look at them.
     brake: Option<(Brake, Governor)>,
 }
 
-/// What is to be done about them.
+#[derive(Debug)]
+struct Waiting {
+    owner: Arc<ObjectKey>,
+    consent: Consent,
+}
+
+/// How far the deletion guard is with a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consent {
+    /// The guard judges it together with others.
+    Pending,
+    /// The hold is over, and the source is asked whether the object is still gone.
+    Asked,
+    /// The source has confirmed it.
+    Given,
+}
+
+/// How far a scope is with its answer. A list that had begun before the question is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Asked,
+    Listing,
+}
+
+/// The removals to carry out now, and the objects that the source is to be asked about.
 #[derive(Debug, Default)]
 pub(super) struct Release {
-    /// To be carried out.
     pub go: Vec<Removal>,
-    /// Whether the source is to be asked for everything, before the others are.
-    pub ask: bool,
+    pub ask: Vec<Arc<ObjectKey>>,
 }
 
 impl Removals {
     pub fn new(brake: Option<BrakeConfig>, pace: Pace) -> Self {
         let brake = brake.map(|config| (Brake::new(config), Governor::new(pace)));
-        Self { waiting: BTreeMap::new(), asked: BTreeSet::new(), brake }
+        Self { waiting: BTreeMap::new(), awaited: BTreeMap::new(), brake }
     }
 
     /// Whether each removal is to wait, and be seen with others.
@@ -44,24 +67,36 @@ impl Removals {
     }
 
     pub fn push(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
-        // What was wanted again meanwhile is a removal of its own.
-        if !self.waiting.contains_key(&path) {
-            self.asked.remove(&path);
-        }
-        self.waiting.insert(path, owner);
+        let consent = self.waiting.get(&path).map_or(Consent::Pending, |waiting| waiting.consent);
+        self.waiting.insert(path, Waiting { owner, consent });
         self.changed();
     }
 
-    /// A file is to be at this path: it is not removed. Takes out what that file needs as a folder, or has as its folder.
-    pub fn in_the_way_of(&mut self, path: &RelPath) -> Vec<Removal> {
+    /// Forgets the removal of a file that an object wants again.
+    pub fn forget(&mut self, path: &RelPath) {
         if self.waiting.remove(path).is_some() {
             self.changed();
         }
+    }
+
+    /// Takes out the files that a file at this path needs as a directory, or has as its directory.
+    pub fn take_in_the_way_of(&mut self, path: &RelPath) -> Vec<Removal> {
+        let paths: Vec<RelPath> = self.in_the_way_of(path).cloned().collect();
+        paths.into_iter().filter_map(|path| self.take(path)).collect()
+    }
+
+    /// Returns true if a file that waits for its removal blocks a file at this path.
+    pub fn block(&self, path: &RelPath) -> bool {
+        self.in_the_way_of(path).next().is_some()
+    }
+
+    fn in_the_way_of<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = &'a RelPath> {
         let above = path.ancestors().filter_map(|above| self.waiting.get_key_value(above));
-        let in_the_way = above.chain(path::below(&self.waiting, path.as_str()));
-        let in_the_way: Vec<Removal> = in_the_way.map(|(path, owner)| (path.clone(), Arc::clone(owner))).collect();
-        in_the_way.iter().for_each(|(path, _)| drop(self.waiting.remove(path)));
-        in_the_way
+        above.chain(path::below(&self.waiting, path.as_str())).map(|(path, _)| path)
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = &RelPath> {
+        self.waiting.keys()
     }
 
     fn changed(&mut self) {
@@ -70,10 +105,17 @@ impl Removals {
         }
     }
 
-    /// How many of them the brake holds.
+    /// Counts the removals that the guard holds.
     pub fn held(&self) -> usize {
-        let is_holding = self.brake.as_ref().is_some_and(|(brake, _)| brake.is_holding());
-        if is_holding { self.waiting.len() } else { 0 }
+        let Some((brake, _)) = &self.brake else { return 0 };
+        let is_held = |waiting: &&Waiting| brake.is_holding() || waiting.consent != Consent::Pending;
+        self.waiting.values().filter(is_held).count()
+    }
+
+    /// Returns the scopes that have not confirmed removals yet, and the number of these removals.
+    pub fn unconfirmed(&self) -> (impl Iterator<Item = ScopeId>, usize) {
+        let asked = self.waiting.values().filter(|waiting| waiting.consent == Consent::Asked).count();
+        (self.awaited.keys().copied().filter(move |_| asked > 0), asked)
     }
 
     /// Waits until there is something to look at.
@@ -87,10 +129,17 @@ impl Removals {
         }
     }
 
-    /// Says which of them are to be carried out, beside so many files that stay; what is wanted again is forgotten.
-    pub fn release(&mut self, is_wanted: impl Fn(&RelPath) -> bool, stay: usize) -> Release {
+    /// Returns the removals to carry out, given the number of files that stay. Forgets what is wanted again. A removal is not
+    /// ready while a scope that may report its object has not completed a list.
+    pub fn release(
+        &mut self,
+        is_wanted: impl Fn(&RelPath) -> bool,
+        is_ready: impl Fn(&ObjectKey) -> bool,
+        stay: usize,
+    ) -> Release {
         self.waiting.retain(|path, _| !is_wanted(path));
-        let count = self.waiting.len();
+        let ready = |waiting: &Waiting, consent| waiting.consent == consent && is_ready(&waiting.owner);
+        let count = self.waiting.values().filter(|waiting| ready(waiting, Consent::Pending)).count();
         let files = stay + count;
         let verdict = match &mut self.brake {
             None => Verdict::Go,
@@ -102,32 +151,67 @@ impl Removals {
                 verdict
             }
         };
+        let mut release = Release { go: self.take_all(|waiting| ready(waiting, Consent::Given)), ask: Vec::new() };
+        if !release.go.is_empty() {
+            tracing::warn!("--max-delete: the source still says so, so {} files are removed", release.go.len());
+        }
         match verdict {
-            Verdict::Go => Release { go: self.take(), ask: false },
-            Verdict::Held | Verdict::StillHeld => Release::default(),
+            Verdict::Go => release.go.extend(self.take_all(|waiting| ready(waiting, Consent::Pending))),
+            Verdict::Held | Verdict::StillHeld => {}
             Verdict::Ask => {
-                self.asked = self.waiting.keys().cloned().collect();
-                Release { go: Vec::new(), ask: true }
+                let asked = self.waiting.values_mut().filter(|waiting| ready(waiting, Consent::Pending));
+                release.ask = asked.map(Waiting::ask).collect();
             }
         }
+        release
     }
 
-    /// The source has told everything. If it had been asked because of the brake, what it was asked about and still wants
-    /// removed goes; what has come since waits for a hold of its own.
-    pub fn confirm(&mut self, is_wanted: impl Fn(&RelPath) -> bool) -> Vec<Removal> {
-        if !self.brake.as_mut().is_some_and(|(brake, _)| brake.confirmed()) {
-            return Vec::new();
+    /// From here on, these scopes are awaited. Removals that no scope can confirm are confirmed.
+    pub fn await_answers(&mut self, scopes: &BTreeSet<ScopeId>, may_confirm: impl Fn(ScopeId, &ObjectKey) -> bool) {
+        self.awaited.extend(scopes.iter().map(|scope| (*scope, Answer::Asked)));
+        self.confirm(may_confirm);
+    }
+
+    pub fn list_started(&mut self, scope: ScopeId) {
+        if let Some(answer) = self.awaited.get_mut(&scope) {
+            *answer = Answer::Listing;
         }
-        self.waiting.retain(|path, _| !is_wanted(path));
-        let asked = std::mem::take(&mut self.asked);
-        let (go, later): (BTreeMap<_, _>, _) = self.take().into_iter().partition(|(path, _)| asked.contains(path));
-        self.waiting = later;
-        tracing::warn!("--max-delete: the source still says so, so {} files are removed", go.len());
-        go.into_iter().collect()
     }
 
-    fn take(&mut self) -> Vec<Removal> {
-        std::mem::take(&mut self.waiting).into_iter().collect()
+    /// A list of the scope is complete. If it is an answer, the removals that wait for no other scope are confirmed.
+    pub fn list_done(&mut self, scope: ScopeId, may_confirm: impl Fn(ScopeId, &ObjectKey) -> bool) {
+        if self.awaited.get(&scope) == Some(&Answer::Listing) {
+            self.awaited.remove(&scope);
+            self.confirm(may_confirm);
+        }
+    }
+
+    fn confirm(&mut self, may_confirm: impl Fn(ScopeId, &ObjectKey) -> bool) {
+        let is_awaited = |owner: &ObjectKey| self.awaited.keys().any(|scope| may_confirm(*scope, owner));
+        let asked = self.waiting.values_mut().filter(|waiting| waiting.consent == Consent::Asked);
+        let mut confirmed = asked.filter(|waiting| !is_awaited(&waiting.owner)).peekable();
+        if confirmed.peek().is_some() {
+            confirmed.for_each(|waiting| waiting.consent = Consent::Given);
+            self.changed();
+        }
+    }
+
+    fn take(&mut self, path: RelPath) -> Option<Removal> {
+        let waiting = self.waiting.remove(&path)?;
+        Some((path, waiting.owner))
+    }
+
+    fn take_all(&mut self, chosen: impl Fn(&Waiting) -> bool) -> Vec<Removal> {
+        let paths: Vec<_> =
+            self.waiting.iter().filter(|(_, waiting)| chosen(waiting)).map(|(path, _)| path.clone()).collect();
+        paths.into_iter().filter_map(|path| self.take(path)).collect()
+    }
+}
+
+impl Waiting {
+    fn ask(&mut self) -> Arc<ObjectKey> {
+        self.consent = Consent::Asked;
+        Arc::clone(&self.owner)
     }
 }
 

@@ -60,10 +60,9 @@ impl Resync {
     }
 
     /// Notes that a change failed. Each failure is told once until all is well, but not more than a screenful of them.
-    /// The lost content is the scope's; `None`: it may be any scope's.
-    pub fn failed(&mut self, scope: Option<ScopeId>, error: &dyn Error) {
-        let lost = scope.map_or(0..self.scopes.len(), |scope| scope..scope + 1);
-        self.scopes[lost].iter_mut().for_each(|scope| scope.lost = true);
+    /// These scopes are to report the lost content again.
+    pub fn failed(&mut self, scopes: &[ScopeId], error: &dyn Error) {
+        scopes.iter().for_each(|scope| self.scopes[*scope].lost = true);
         let error = error.to_string();
         if self.told.len() < TOLD_MAX && self.told.insert(error.clone()) {
             let more = if self.told.len() == TOLD_MAX { "; further failures are logged at debug level" } else { "" };
@@ -96,10 +95,15 @@ impl Resync {
         }
     }
 
-    /// Asks every scope for everything.
-    pub fn ask_all(&mut self) {
-        self.scopes.iter_mut().for_each(|scope| scope.lost = true);
-        self.ask();
+    /// Asks these scopes for everything, though nothing of theirs is lost.
+    pub fn wake(&self, scopes: &BTreeSet<ScopeId>) {
+        scopes.iter().for_each(|scope| self.scopes[*scope].waker.notify_one());
+    }
+
+    /// Returns the scopes that are to report lost content again.
+    pub fn outstanding(&self) -> impl Iterator<Item = ScopeId> {
+        let is_outstanding = |scope: &Mending| scope.lost || scope.round != Round::Done;
+        self.scopes.iter().enumerate().filter(move |(_, scope)| is_outstanding(scope)).map(|(id, _)| id)
     }
 
     pub fn list_started(&mut self, scope: ScopeId) {
@@ -138,7 +142,7 @@ mod tests {
         let mut resync = Resync::new(2);
         assert!(resync.is_settled());
         resync.list_started(0);
-        resync.failed(None, &failure());
+        resync.failed(&[0, 1], &failure());
         resync.due().await;
         resync.ask();
         resync.list_done(0);
@@ -157,8 +161,8 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..9 {
             let before = Instant::now();
-            resync.failed(None, &failure());
-            resync.failed(None, &failure());
+            resync.failed(&[0], &failure());
+            resync.failed(&[0], &failure());
             resync.due().await;
             waits.push((before.elapsed().as_millis() + 500) / 1000);
             resync.ask();
@@ -167,7 +171,7 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         resync.list_done(0);
         let before = Instant::now();
-        resync.failed(None, &failure());
+        resync.failed(&[0], &failure());
         resync.due().await;
         assert!(before.elapsed() < Duration::from_secs(2));
     }
@@ -176,14 +180,14 @@ mod tests {
     async fn only_the_scopes_that_lost_something_are_asked() {
         let mut resync = Resync::new(3);
         let wakers = resync.wakers();
-        resync.failed(Some(1), &failure());
+        resync.failed(&[1], &failure());
         resync.ask();
         wakers[1].notified().await;
         assert!(!resync.is_settled());
         resync.list_started(1);
         resync.list_done(1);
         assert!(resync.is_settled());
-        resync.failed(None, &failure());
+        resync.failed(&[0, 1, 2], &failure());
         resync.ask();
         for waker in &wakers {
             waker.notified().await;

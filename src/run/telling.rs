@@ -139,6 +139,7 @@ impl Pipeline {
             held_objects: held().count(),
             first_holds: held().take(lines_max).map(hold).collect(),
             held_removals: self.removals.held(),
+            waits: self.waits(),
             bump_pending: self.bump.as_ref().is_some_and(|(changes, _)| !changes.is_told()),
         }
     }

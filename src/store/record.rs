@@ -165,6 +165,12 @@ impl Record {
         self.known.owned.iter()
     }
 
+    /// Returns the files above and below a path.
+    pub fn owned_near<'a>(&'a self, path: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Arc<ObjectKey>)> {
+        let above = path.ancestors().filter_map(|above| self.known.owned.get_key_value(above));
+        above.chain(crate::path::below(&self.known.owned, path.as_str()))
+    }
+
     pub fn count_owned(&self) -> usize {
         self.known.owned.len()
     }

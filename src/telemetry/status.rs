@@ -269,6 +269,7 @@ impl Shared {
             ("conflicts", picture.first_conflicts.iter().map(conflict).collect()),
             ("heldObjectCount", json!(picture.held_objects)),
             ("heldRemovalCount", json!(picture.held_removals)),
+            ("waits", json!(picture.waits)),
             ("holds", picture.first_holds.iter().map(hold).collect()),
             ("errors", errors.collect()),
         ];

@@ -2,11 +2,14 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use rustix::process::Signal;
+use serde_json::json;
 
+use crate::harness::account::{Account, least};
 use crate::harness::cluster::ApiServer;
+use crate::harness::endpoints::Endpoints;
 use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
-use crate::harness::object::config_map;
+use crate::harness::object::{annotated, config_map};
 use crate::harness::sidecar::{Launch, Sidecar, WAYS};
 use crate::harness::wait::run;
 use crate::harness::witness::Witness;
@@ -273,6 +276,158 @@ fn what_goes_after_the_source_was_asked_has_a_hold_of_its_own() {
             sidecar.says("4 of 4 files are to be removed at once").await;
             assert_eq!(witness.removed().len(), 6);
             sidecar.holds_nothing().await;
+        });
+    }
+}
+
+const FOLDER: &str = "example.com/folder";
+
+/// Objects with a file each in the directory `f`.
+async fn objects_in_directory(namespace: &Namespace, count: usize) -> Vec<ConfigMap> {
+    let names: Vec<_> = (0..count).map(|number| format!("file-{number}")).collect();
+    let objects: Vec<_> = names.iter().map(|name| annotated(config_map(name, [(name, "1")]), FOLDER, "f")).collect();
+    namespace.create_all(&objects).await;
+    objects
+}
+
+/// Their files.
+fn files_in_directory(objects: &[ConfigMap]) -> Vec<(String, String)> {
+    files(objects).into_iter().map(|(name, content)| (format!("f/{name}"), content)).collect()
+}
+
+/// A younger object wants a file `f`, and waits for it behind the files in the directory `f`.
+#[test]
+fn a_waiting_claim_does_not_disarm_the_guard() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let all = objects_in_directory(&namespace, 20).await;
+            let last = namespace.api::<ConfigMap>().get("file-19").await.expect("the object");
+            namespace.wait_to_be_younger_than(&last).await;
+            namespace.create(&config_map("young", [("f", "1")])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way, "--folder-annotation", FOLDER]);
+            let launch = launch.args(["--max-delete", "30%"]);
+            let sidecar = launch.clone().args(["--max-delete-hold", "1h"]).start();
+            sidecar.says("waits for it").await;
+            sidecar.holds(files_in_directory(&all)).await;
+            delete(&sidecar, &namespace, &all[..15]).await;
+            sidecar.says("15 of 20 files are to be removed at once").await;
+            // The young object wins once all are gone, and waits for its path.
+            delete(&sidecar, &namespace, &all[15..]).await;
+            namespace.create(&config_map("new", [("new", "1")])).await;
+            sidecar.holds([files_in_directory(&all), vec![("new".to_owned(), "1".to_owned())]].concat()).await;
+            sidecar.kill();
+            let sidecar = launch.args(["--max-delete-hold", "2s"]).start();
+            sidecar.says("20 of 22 files are to be removed at once").await;
+            sidecar.says("the source still says so").await;
+            sidecar.holds([("f", "1"), ("new", "1")]).await;
+        });
+    }
+}
+
+#[test]
+fn an_older_winner_waits_for_the_files_it_replaces() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let old = namespace.create(&config_map("old", [("other", "1")])).await;
+            namespace.wait_to_be_younger_than(&old).await;
+            let all = objects_in_directory(&namespace, 15).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way, "--folder-annotation", FOLDER]);
+            let launch = launch.args(["--max-delete", "30%"]);
+            let sidecar = launch.clone().args(["--max-delete-hold", "1h"]).start();
+            let with_other =
+                |content: &str| [files_in_directory(&all), vec![("other".to_owned(), content.to_owned())]].concat();
+            sidecar.holds(with_other("1")).await;
+            let identities =
+                || files_in_directory(&all).iter().map(|(path, _)| workspace.identity(path)).collect::<Vec<_>>();
+            let before = identities();
+            namespace.replace(&config_map("old", [("other", "2"), ("f", "1")])).await;
+            sidecar.says("15 of 17 files are to be removed at once").await;
+            sidecar.holds(with_other("2")).await;
+            // The winner gives the path up again.
+            namespace.replace(&config_map("old", [("other", "3")])).await;
+            sidecar.says("is wanted again").await;
+            sidecar.holds(with_other("3")).await;
+            assert_eq!(identities(), before, "no file was written again");
+            namespace.replace(&config_map("old", [("other", "4"), ("f", "1")])).await;
+            sidecar.says_times("15 of 17 files are to be removed at once", 2).await;
+            sidecar.holds(with_other("4")).await;
+            sidecar.kill();
+            let sidecar = launch.args(["--max-delete-hold", "2s"]).start();
+            sidecar.says("15 of 17 files are to be removed at once").await;
+            sidecar.says("the source still says so").await;
+            sidecar.holds([("f", "1"), ("other", "4")]).await;
+        });
+    }
+}
+
+/// One namespace is forbidden while the removal of files of another one is to be confirmed.
+#[test]
+fn a_forbidden_namespace_does_not_freeze_others() {
+    for options in [&["--publish", "set"][..], &["--check", "true"], &["--rollback", "--exec", "true"], &[]] {
+        run(async {
+            let (a, b, workspace) = (Namespace::new().await, Namespace::new().await, Workspace::new());
+            let account = Account::new(&a, "sidecar").await;
+            for namespace in [&a, &b] {
+                account.allow(namespace, least(&["configmaps"])).await;
+            }
+            let access = ApiServer::shared().access(&account.token().await);
+            let of_a = objects(&a).await;
+            b.create(&config_map("b", [("b", "1")])).await;
+            let with_b = |objects: &[ConfigMap]| [files(objects), vec![("b".to_owned(), "1".to_owned())]].concat();
+            let namespaces = format!("{},{}", a.name, b.name);
+            let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespaces]);
+            let launch = launch.args(["--max-delete", "50%", "--max-delete-hold", "2s"]).args(options.iter().copied());
+            let sidecar = launch.start();
+            sidecar.holds(with_b(&of_a)).await;
+            account.forbid(&b, &least(&["configmaps"])).await;
+            delete(&sidecar, &a, &of_a[..9]).await;
+            sidecar.says("9 of 11 files").await;
+            sidecar.says("asking once more").await;
+            sidecar.holds(with_b(&of_a[9..])).await;
+            a.create(&config_map("new", [("new", "1")])).await;
+            sidecar.holds([with_b(&of_a[9..]), vec![("new".to_owned(), "1".to_owned())]].concat()).await;
+        });
+    }
+}
+
+/// Its own removals wait until it answers, which the log and `/status` say.
+#[test]
+fn removals_of_a_forbidden_namespace_wait_visibly() {
+    for way in WAYS {
+        run(async {
+            let (a, b, workspace) = (Namespace::new().await, Namespace::new().await, Workspace::new());
+            let account = Account::new(&a, "sidecar").await;
+            for namespace in [&a, &b] {
+                account.allow(namespace, least(&["configmaps"])).await;
+            }
+            let access = ApiServer::shared().access(&account.token().await);
+            a.create(&config_map("a", [("a", "1")])).await;
+            let of_b = objects(&b).await;
+            let namespaces = format!("{},{}", a.name, b.name);
+            let launch = Launch::new(&workspace).access(&access).args(["--namespace", &namespaces, "--publish", way]);
+            let launch = launch.args(["--max-delete", "50%", "--max-delete-hold", "8s", "--listen", "127.0.0.1:0"]);
+            let sidecar = launch.start();
+            let endpoints = Endpoints::of(&sidecar).await;
+            let with_a = |content: &str, objects: &[ConfigMap]| {
+                [files(objects), vec![("a".to_owned(), content.to_owned())]].concat()
+            };
+            sidecar.holds(with_a("1", &of_b)).await;
+            delete(&sidecar, &b, &of_b[..9]).await;
+            sidecar.says("9 of 11 files").await;
+            account.forbid(&b, &least(&["configmaps"])).await;
+            sidecar.says("asking once more").await;
+            let waits = format!("9 removals wait until configmaps in namespace {} confirms them by a list", b.name);
+            endpoints.shows(&waits, |status| status["waits"] == json!([waits])).await;
+            a.replace(&config_map("a", [("a", "2")])).await;
+            sidecar.holds(with_a("2", &of_b)).await;
+            let line = sidecar.soon_says("removals wait until").await;
+            assert!(line.contains(&waits), "{line}");
+            account.bind(&b, &least(&["configmaps"])).await;
+            sidecar.soon_holds(with_a("2", &of_b[9..])).await;
+            sidecar.says("nothing waits for the source any more").await;
+            endpoints.shows("no waits", |status| status["waits"] == json!([])).await;
         });
     }
 }

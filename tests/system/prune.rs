@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use crate::harness::namespace::Namespace;
-use crate::harness::object::config_map;
-use crate::harness::sidecar::{Launch, Sidecar};
+use crate::harness::object::{annotated, config_map};
+use crate::harness::sidecar::{Launch, Sidecar, WAYS};
 use crate::harness::wait::run;
 use crate::harness::workspace::Workspace;
 
@@ -235,4 +235,29 @@ fn while_a_path_of_the_first_sync_cannot_be_written_the_log_says_what_waits_for_
         is_bumped(&sidecar, &workspace, 1).await;
         sidecar.says_times("the first sync is not complete", 1).await;
     });
+}
+
+#[test]
+fn never_keeps_files_until_a_winner_needs_their_path() {
+    for way in WAYS {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let folder = "example.com/folder";
+            let old = [("one", [("a", "1")]), ("two", [("b", "1")])];
+            let old = old.map(|(name, data)| annotated(config_map(name, data), folder, "f"));
+            namespace.create(&old[0]).await;
+            let last = namespace.create(&old[1]).await;
+            namespace.wait_to_be_younger_than(&last).await;
+            namespace.create(&config_map("young", [("f", "1")])).await;
+            let launch = Launch::within(&namespace, &workspace).args(["--publish", way, "--prune", "never"]);
+            let sidecar = launch.args(["--folder-annotation", folder]).start();
+            sidecar.says("waits for it").await;
+            sidecar.holds([("f/a", "1"), ("f/b", "1")]).await;
+            namespace.delete(&old[0]).await;
+            namespace.create(&config_map("new", [("new", "1")])).await;
+            sidecar.holds([("f/a", "1"), ("f/b", "1"), ("new", "1")]).await;
+            namespace.delete(&old[1]).await;
+            sidecar.holds([("f", "1"), ("new", "1")]).await;
+        });
+    }
 }
