@@ -1,4 +1,4 @@
-# make test      gets what the tests need and runs them all; `lint`, `count` (instructions), and `fuzz` are parts of it that
+# make test      installs what the tests need (tests/setup) and runs them all; `lint`, `count` (instructions), and `fuzz` are parts of it that
 #                stand alone, and `soak` is the longer form of one of the tests
 # make build     builds the executable; `static` that of an image, `image` the image
 # make install   puts it, its manual page and its completions below PREFIX (and DESTDIR before that, for packages)
@@ -49,16 +49,9 @@ RUN = KUBEBUILDER_ASSETS=$$(tests/servers/get) && traefik=$$(tests/servers/get t
 	kustomize=$$(tests/servers/get kustomize) && export KUBEBUILDER_ASSETS && \
 	PATH="$$traefik:$$kustomize:$$PATH:/usr/sbin"
 
-test: lint musl
-	@command -v unshare >/dev/null && command -v nsenter >/dev/null && command -v setpriv >/dev/null || \
-		{ echo "make test: the tests need unshare, nsenter and setpriv: install util-linux" >&2; exit 1; }
-	@[ "$$(id -u)" = 0 ] || \
-		{ echo "make test: the tests are about PID namespaces and several users: run it as root" >&2; exit 1; }
-	@PATH="$$PATH:/usr/sbin"; for program in nginx haproxy prometheus promtool mandoc zsh fish podman runc catatonit mkfs.btrfs; do \
-		command -v $$program >/dev/null || { echo "make test: the tests need $$program: install nginx-light, haproxy, prometheus," \
-		"mandoc, zsh, fish, podman, runc, catatonit and btrfs-progs" >&2; exit 1; }; done
-	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || \
-		{ echo "make test: the system tests need libfaketime: install faketime" >&2; exit 1; }
+test:
+	@tests/setup
+	@$(MAKE) --no-print-directory lint musl
 	CARGO_PROFILE_DEV_DEBUG=0 $(MUSL_BUILD)
 	$(RUN) CONFIGBUMP_STATIC=$(MUSL_BUILT)/debug/configbump RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --no-fail-fast
 	@$(MAKE) --no-print-directory count fuzz

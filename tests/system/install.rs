@@ -105,3 +105,64 @@ fn a_release_has_the_version_of_its_tag_and_a_heading_in_the_changelog() {
     let notes = make(&folder, &["release-notes".to_owned(), "TAG=v1.2.3".to_owned()]);
     assert_eq!(String::from_utf8_lossy(&notes.stdout).trim(), "- New.");
 }
+
+/// Runs `tests/setup` as root on a machine that has only a few tools, and these scripts by name.
+fn setup(workspace: &Workspace, scripts: &[(&str, &str)]) -> Output {
+    let tools = workspace.fresh("tools");
+    fs::create_dir(&tools).expect("a directory");
+    for tool in ["sh", "sed", "uname", "dirname", "id"] {
+        let found = said(Command::new("sh").args(["-c", "command -v \"$0\"", tool]));
+        std::os::unix::fs::symlink(found.trim(), tools.join(tool)).expect("a link");
+    }
+    for (name, script) in scripts {
+        write(&tools.join(name), script);
+        fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup");
+    Command::new("sh").arg(setup).env_clear().env("PATH", &tools).output().expect("a shell")
+}
+
+/// Every package of the list in `tests/setup`, except those that a machine has in `/usr/sbin`.
+fn packages() -> Vec<String> {
+    let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup")).expect("a script");
+    let list = script.split("packages='").nth(1).and_then(|rest| rest.split('\'').next()).expect("a list");
+    let is_elsewhere = |contents: &&str| contents.contains('/') || ["nginx", "haproxy", "runc"].contains(contents);
+    let lines = list.lines().filter_map(|line| line.split_once(' '));
+    lines.filter(|(_, contents)| !is_elsewhere(contents)).map(|(package, _)| package.to_owned()).collect()
+}
+
+#[test]
+fn setup_lists_everything_that_is_missing_at_once() {
+    let output = setup(&Workspace::new(), &[]);
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && error.starts_with("make test: these are missing"), "{error}");
+    let wanted =
+        ["  cargo: install Rust", "  go: install Go", "`rustup component add clippy`", "-unknown-linux-musl: run"];
+    assert!(wanted.iter().all(|line| error.contains(line)), "{error}");
+    assert!(packages().len() > 10);
+    for package in packages() {
+        assert_eq!(error.matches(&format!(": install the package {package}\n")).count(), 1, "{package}: {error}");
+    }
+}
+
+#[test]
+fn setup_as_root_installs_everything_by_apt_get() {
+    let workspace = Workspace::new();
+    let calls = workspace.beside("calls");
+    let record = |name: &str| format!("#!/bin/sh\necho {name} \"$@\" >>'{}'\nexit 1\n", calls.display());
+    let output = setup(
+        &workspace,
+        &[("apt-get", &record("apt-get")), ("cargo", &record("cargo")), ("rustup", &record("rustup"))],
+    );
+    let error = String::from_utf8(output.stderr).expect("text");
+    let calls = fs::read_to_string(&calls).expect("the calls");
+    let install = calls.lines().find(|line| line.starts_with("apt-get install")).expect("a call");
+    for package in packages() {
+        let is_named = |line: &str| line.split(' ').any(|word| word == package);
+        assert!(is_named(install) && error.lines().next().is_some_and(is_named), "{package}: {install}: {error}");
+    }
+    for call in ["rustup component add rustfmt", "rustup target add", "cargo install --locked cargo-deny"] {
+        assert!(calls.contains(call) && error.contains(&format!("running {call}")), "{call}: {calls}{error}");
+    }
+    assert!(!output.status.success() && error.contains("  go: install Go"), "{error}");
+}
