@@ -1,15 +1,15 @@
 //! The HTTP endpoints of `--listen`.
 //!
 //! Who can reach the port is not trusted: a connection serves one request, which may be a GET or a HEAD with a small head,
-//! and lasts [`CONNECTION_MAX`] at most. When there are [`CONNECTIONS_MAX`], the oldest makes way for a new one, so that
-//! whoever only holds connections open keeps nobody out.
+//! and lasts [`CONNECTION_MAX`] at most. Beyond [`CONNECTIONS_MAX`], the client with the most connections loses its oldest one, so
+//! neither idle connections nor a flood from one address keep others out.
 
 mod answer;
+mod connections;
 mod listen;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,10 +22,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::answer::Answer;
+use self::connections::Connections;
 pub use self::listen::Address;
 use super::metrics::Present;
 use super::status::Pages;
@@ -110,24 +111,19 @@ impl Endpoints {
 async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: impl Future<Output = ()>) {
     let mut shutdown = pin!(shutdown);
     let mut connections = JoinSet::new();
-    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open = Connections::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => {
-                oldest_first.retain(|connection| !connection.is_finished());
+                open.forget_ended();
                 continue;
             }
             () = &mut shutdown => return,
         };
         match accepted {
-            Ok((stream, _)) => {
-                if oldest_first.len() >= CONNECTIONS_MAX
-                    && let Some(oldest) = oldest_first.pop_front()
-                {
-                    oldest.abort();
-                }
-                oldest_first.push_back(connections.spawn(converse(stream, Arc::clone(&shared))));
+            Ok((stream, client)) => {
+                open.add(client.ip(), connections.spawn(converse(stream, Arc::clone(&shared))));
                 // However many come at once, each has its turn before others may take its place: a request that is there
                 // already is answered.
                 yield_now().await;
