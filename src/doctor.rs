@@ -66,7 +66,7 @@ pub async fn examine(config: &Config, out: &mut impl Write) -> io::Result<bool> 
     doctor.commands()?;
     doctor.target()?;
     doctor.url().await?;
-    doctor.listen().await?;
+    doctor.listen()?;
     let Doctor { facts, failed, .. } = doctor;
     out.write_all(advice::text(config, &facts).as_bytes())?;
     out.flush()?;
@@ -239,9 +239,9 @@ impl<W: Write> Doctor<'_, W> {
         }
     }
 
-    async fn listen(&mut self) -> io::Result<()> {
+    fn listen(&mut self) -> io::Result<()> {
         let Some(address) = self.config.listen else { return Ok(()) };
-        match address.examine().await {
+        match address.examine() {
             Ok(()) => self.say(Verdict::Ok, "--listen", format_args!("{address} is free")),
             Err(why) => {
                 self.say(Verdict::Warn, "--listen", format_args!("{why} (unless it is the configbump that runs)"))

@@ -8,13 +8,9 @@ use configbump::cli::{self, Asked};
 use configbump::config::Config;
 use configbump::doctor;
 use configbump::run::{RunError, confine, run};
-use configbump::telemetry::{self, Recent};
+use configbump::telemetry::{self, Recent, STDERR};
 use tokio::runtime::Runtime;
 use zeroizing_alloc::ZeroAlloc;
-
-/// How many threads may read long answers of the server or manifests, or look up a name, at a time. There is none while nothing of
-/// that is to be done.
-const READER_THREADS_MAX: usize = 64;
 
 /// Overwrites what is given back: a Secret is in the buffers of TLS and of the connection as well.
 #[global_allocator]
@@ -24,6 +20,12 @@ static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let code = act();
+    STDERR.finish();
+    code
+}
+
+fn act() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Asked::Run(config)) => run_as_asked(*config),
         Ok(Asked::Examine(config)) => match examine(&config) {
@@ -38,13 +40,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_as_asked(config: Config) -> ExitCode {
-    if let Err(error) = confine::close_memory() {
-        return complain(&error, 1);
-    }
-    if let Err(error) = child::init::take_name() {
-        return complain(&error, 1);
-    }
+fn run_as_asked(mut config: Config) -> ExitCode {
+    let denied = [confine::close_memory().err(), child::init::take_name().err()];
+    config.notes.extend(denied.into_iter().flatten());
     // Before there is any thread: process 1 has nothing but its children to look after.
     if config.starts_commands()
         && let Some(ended) = child::init::serve_as_process_1()
@@ -65,13 +63,16 @@ fn run_as_asked(config: Config) -> ExitCode {
 
 fn runtime() -> Result<Runtime, RunError> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().max_blocking_threads(READER_THREADS_MAX).build().map_err(RunError::Runtime)
+    builder.enable_all().build().map_err(RunError::Runtime)
 }
 
 fn examine(config: &Config) -> Result<bool, Box<dyn std::error::Error>> {
     telemetry::init(config.log_format, config.log_level, None);
     let runtime = runtime()?;
-    let outcome = runtime.block_on(doctor::examine(config, &mut std::io::stdout()));
+    let outcome = runtime.block_on(async {
+        tokio::spawn(STDERR.drain());
+        doctor::examine(config, &mut std::io::stdout()).await
+    });
     runtime.shutdown_background();
     Ok(outcome?)
 }
@@ -83,7 +84,10 @@ fn start(mut config: Config) -> Result<u8, RunError> {
         tracing::warn!("{note}");
     }
     let runtime = runtime()?;
-    let outcome = runtime.block_on(run(config, recent));
+    let outcome = runtime.block_on(async {
+        tokio::spawn(STDERR.drain());
+        run(config, recent).await
+    });
     // A reader that waits for the server must not delay the end.
     runtime.shutdown_background();
     outcome
@@ -91,7 +95,6 @@ fn start(mut config: Config) -> Result<u8, RunError> {
 
 /// The one line that is not in the log's form: it is for whoever typed the command.
 fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    // Nobody is left to tell if stderr is gone.
-    let _ = writeln!(std::io::stderr(), "configbump: {error}");
+    STDERR.write(format!("configbump: {error}\n").as_bytes());
     ExitCode::from(code)
 }

@@ -11,6 +11,7 @@ mod health;
 mod log;
 mod metrics;
 mod recent;
+mod sink;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use self::health::Health;
 pub use self::log::{Format, Level, OF_OTHERS, init};
 use self::metrics::Metrics;
 pub use self::recent::Recent;
+pub use self::sink::STDERR;
 use self::status::Objects;
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::ObjectKey;

@@ -28,8 +28,6 @@ const OURSELVES: &str = "/proc/self/exe";
 /// Why process 1 gives up.
 #[derive(Debug, Error)]
 pub enum InitError {
-    #[error("cannot take the name configbump: {0}; let it use prctl(2)")]
-    Name(Errno),
     #[error("as process 1, cannot start {OURSELVES}: {0}; mount /proc, or run another init as process 1")]
     Start(io::Error),
     #[error("as process 1, cannot wait for signals: {0}")]
@@ -43,9 +41,14 @@ pub enum InitError {
 ///
 /// # Errors
 ///
-/// When the system does not let it.
-pub fn take_name() -> Result<(), InitError> {
-    set_name(c"configbump").map_err(InitError::Name)
+/// If the system refuses that, on one line. Everything else works.
+pub fn take_name() -> Result<(), String> {
+    set_name(c"configbump").map_err(|error| {
+        format!(
+            "cannot call prctl(PR_SET_NAME): {error}; allow it in the seccomp profile, until then another configbump of the pod can take \
+             this one for its target"
+        )
+    })
 }
 
 /// Stays here until the real configbump ends, and gives its exit code, if this is process 1; `None` at once in any other

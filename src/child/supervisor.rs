@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::future::{Future, pending};
-use std::io;
 use std::mem;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -42,7 +41,12 @@ pub fn supervise(
 ) -> Result<(Handle, impl Future<Output = Result<u8, ChildError>> + Send), ChildError> {
     let setup = |what| move |error| ChildError::Setup { what, error };
     let ended = unix::signal(SignalKind::child()).map_err(setup("cannot wait for SIGCHLD"))?;
-    set_child_subreaper(Some(getpid())).map_err(io::Error::from).map_err(setup("cannot adopt orphans"))?;
+    if let Err(error) = set_child_subreaper(Some(getpid())) {
+        warn!(
+            "cannot call prctl(PR_SET_CHILD_SUBREAPER): {error}; allow it in the seccomp profile, until then a command that puts itself in \
+             the background is not followed"
+        );
+    }
     family::children().map_err(setup(NO_LIST))?;
 
     let (sender, messages) = mpsc::channel(MESSAGES_MAX);

@@ -7,7 +7,6 @@
 mod tests;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +47,14 @@ const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 ///
 /// # Errors
 ///
-/// If the kernel does not know how.
-pub fn close_memory() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+/// If the system refuses that, on one line. Everything else works.
+pub fn close_memory() -> Result<(), String> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| {
+        format!(
+            "cannot call prctl(PR_SET_DUMPABLE): {error}; allow it in the seccomp profile, until then others of the same user can \
+             read the memory of configbump"
+        )
+    })
 }
 
 /// Gives up what this run does not need, but not for the programs that it starts. To be done within the runtime, before
@@ -63,7 +67,10 @@ pub(super) fn confine(config: &Config, source: &Source, store: &Store) {
         return;
     }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
-        tracing::warn!("programs with more privileges cannot be ruled out (no_new_privs): {error}");
+        tracing::warn!(
+            "cannot call prctl(PR_SET_NO_NEW_PRIVS): {error}; allow it in the seccomp profile, until then configbump could start \
+             programs with more privileges"
+        );
     }
     if config.sandbox == Sandbox::Off {
         return;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::sink::STDERR;
 use super::{Format, Level};
 
 /// A sync that is over by then needs no telling, on a terminal…
@@ -27,18 +28,19 @@ const CLEAR: &[u8] = b"\r\x1b[K";
 /// Whether the terminal's last line is the bar, which has to go before anything else is written.
 static IS_DRAWN: AtomicBool = AtomicBool::new(false);
 
-/// stderr, without the bar.
+/// stderr without the bar; see [`STDERR`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Console;
 
 impl Write for Console {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        clear()?;
-        io::stderr().write(bytes)
+        clear();
+        STDERR.write(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -90,8 +92,7 @@ impl FirstSync {
         let (objects, seconds) = (self.objects, self.began.elapsed().as_secs());
         let text = format!("syncing: {objects} objects read, {files} files written, {seconds} s");
         if self.is_bar {
-            // Nothing is lost with it, and the log would not be heard either.
-            let _ = draw(&text);
+            draw(&text);
             self.wait = if objects == self.drawn { BAR_IDLE } else { BAR_BUSY };
             self.drawn = objects;
         } else {
@@ -105,7 +106,7 @@ impl FirstSync {
     pub fn end(&mut self) -> Duration {
         self.due = None;
         if self.is_bar {
-            let _ = clear();
+            clear();
         }
         self.began.elapsed()
     }
@@ -117,15 +118,18 @@ impl Drop for FirstSync {
     }
 }
 
-fn draw(text: &str) -> io::Result<()> {
-    let mut stderr = io::stderr().lock();
-    stderr.write_all(&[CLEAR, text.as_bytes()].concat())?;
-    IS_DRAWN.store(true, Ordering::Relaxed);
-    stderr.flush()
+/// Draws the bar, unless the terminal takes nothing at the moment.
+fn draw(text: &str) {
+    if !STDERR.is_blocked() {
+        STDERR.write(&[CLEAR, text.as_bytes()].concat());
+        IS_DRAWN.store(true, Ordering::Relaxed);
+    }
 }
 
-fn clear() -> io::Result<()> {
-    if IS_DRAWN.swap(false, Ordering::Relaxed) { io::stderr().write_all(CLEAR) } else { Ok(()) }
+fn clear() {
+    if IS_DRAWN.swap(false, Ordering::Relaxed) {
+        STDERR.write(CLEAR);
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::LazyLock;
 
 use clap::ValueEnum;
 use tracing::field::Field;
@@ -13,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Recent;
 use super::first_sync::Console;
+use super::sink::STDERR;
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,6 +56,8 @@ pub const OF_OTHERS: &str = concat!(env!("CARGO_CRATE_NAME"), "::of_others");
 ///
 /// If it is called twice.
 pub fn init(format: Format, level: Level, recent: Option<&Recent>) {
+    // Before the sandbox, which may refuse to open a terminal.
+    LazyLock::force(&STDERR);
     // At debug and below it matters which module speaks.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(Console::default)

@@ -1,15 +1,22 @@
 //! What the log is like: for people, for machines, on a terminal, and while the first sync takes its time.
 
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+
+use rustix::fs::{Mode, OFlags, mkfifoat, open};
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::access::Access;
-use crate::harness::cluster::ApiServer;
+use crate::harness::cluster::{ApiServer, free_address};
+use crate::harness::endpoints::Endpoints;
 use crate::harness::link::{Link, State};
 use crate::harness::namespace::Namespace;
 use crate::harness::object::config_map;
 use crate::harness::sidecar::{Launch, Sidecar};
-use crate::harness::wait::run;
-use crate::harness::workspace::Workspace;
+use crate::harness::wait::{PATIENCE, run, until};
+use crate::harness::workspace::{Workspace, write};
 
 /// Makes green what follows (ECMA-48: SGR), as the level of a line is.
 const GREEN: &str = "\u{1b}[32m";
@@ -179,5 +186,98 @@ fn elsewhere_a_long_first_sync_is_a_line_now_and_then_and_none_for_who_wants_no_
         // They come after 3 s, 9 s, 21 s.
         assert!(sidecar.lines_with(&["syncing"]).len() <= 2);
         assert_eq!(quiet.lines_with(&["syncing"]), [""; 0]);
+    });
+}
+
+/// A pipe for the log that is read when the test wants.
+struct Unread(fs::File);
+
+impl Unread {
+    /// Gives the pipe to the sidecar for its stderr.
+    fn log_of(launch: Launch<'_>) -> (Self, Launch<'_>) {
+        let path = launch.workspace().beside("pipe");
+        mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).expect("a pipe");
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = open(&path, flags, Mode::empty()).expect("its end");
+        fcntl_setpipe_size(&reader, 4096).expect("a small pipe");
+        (Self(reader.into()), launch.prelude(format!("exec 2>'{}'", path.display())))
+    }
+
+    /// Reads until a line has the text.
+    async fn says(&mut self, text: &str) -> String {
+        let mut log = Vec::new();
+        until(PATIENCE, text, async || {
+            match self.0.read_to_end(&mut log) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            let log = String::from_utf8_lossy(&log);
+            log.lines().find(|line| line.contains(text)).map(str::to_owned).ok_or_else(|| log.into_owned())
+        })
+        .await
+    }
+}
+
+/// Writes the manifest of one ConfigMap.
+fn manifest(workspace: &Workspace, value: &str) {
+    let text = format!(
+        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: a, labels: {{app: web}}}}, data: {{k: '{value}'}}}}\n"
+    );
+    write(&workspace.beside("manifests/a.yaml"), text);
+}
+
+/// Each run of its hook logs more than waits for the reader.
+fn talkative(workspace: &Workspace) -> Launch<'_> {
+    let hook = "sh -c \"yes $(printf %0900d 1) | head -n 100; cat '$CONFIG_BUMP_DIR/k' >ran\"";
+    let cd = format!("cd '{}'", workspace.beside("").display());
+    let hook = hook.replace("'$CONFIG_BUMP_DIR/k'", "out/k");
+    Launch::new(workspace).arg("--manifests").arg(workspace.beside("manifests")).args(["--exec", &hook]).prelude(cd)
+}
+
+/// Waits until a file beside DIR has this text.
+async fn has(workspace: &Workspace, name: &str, expected: &str) {
+    until(PATIENCE, &format!("{expected:?} in {name}"), async || {
+        let text = fs::read_to_string(workspace.beside(name)).unwrap_or_default();
+        if text == expected { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    run(async {
+        let (workspace, address) = (Workspace::new(), free_address());
+        manifest(&workspace, "0");
+        let (mut log, launch) = Unread::log_of(talkative(&workspace).args(["--listen", &address.to_string()]));
+        let sidecar = launch.start();
+        for value in ["1", "2", "3"] {
+            manifest(&workspace, value);
+            has(&workspace, "ran", value).await;
+        }
+        assert_eq!(Endpoints { address }.probe("/readyz").await.0, 200);
+        let line = log.says(" log lines: the reader of stderr did not read").await;
+        let dropped = line.split_once("dropped ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
+        assert!(dropped.is_some_and(|lines| (100..400).contains(&lines)), "{line}");
+        manifest(&workspace, "4");
+        log.says("wrote k of ConfigMap").await;
+        sidecar.terminate().await;
+    });
+}
+
+#[test]
+fn with_an_unread_log_the_command_gets_its_signal() {
+    run(async {
+        let workspace = Workspace::new();
+        manifest(&workspace, "1");
+        let command = "trap 'echo TERM >got; exit 3' TERM; echo started >started; while :; do sleep 0.05; done";
+        let (_log, launch) = Unread::log_of(talkative(&workspace).args(["--", "sh", "-c", command]));
+        let sidecar = launch.start();
+        has(&workspace, "started", "started\n").await;
+        manifest(&workspace, "2");
+        has(&workspace, "ran", "2").await;
+        sidecar.signal(Signal::TERM);
+        let ended = sidecar.ended(PATIENCE).await;
+        has(&workspace, "got", "TERM\n").await;
+        assert_eq!(ended.code, Some(3));
     });
 }

@@ -1,6 +1,7 @@
 //! Limits hold for the thread that takes them on, so each test has one of its own.
 
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::thread;

@@ -5,13 +5,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 
 /// The wait after the first failure; it doubles each time…
 const WAIT_MIN: Duration = Duration::from_secs(1);
 /// …up to this.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How many connections wait for the server at most.
+const BACKLOG: u32 = 1024;
 
 /// An address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +56,8 @@ impl Address {
     /// # Errors
     ///
     /// When not, on one line.
-    pub async fn examine(self) -> Result<(), String> {
-        bind(self).await.map(drop).map_err(|error| format!("cannot listen on {self}: {error}{}", remedy(&error)))
+    pub fn examine(self) -> Result<(), String> {
+        bind(self).map(drop).map_err(|error| format!("cannot listen on {self}: {error}{}", remedy(&error)))
     }
 }
 
@@ -61,7 +65,7 @@ impl Address {
 pub(super) async fn bound(address: Address) -> TcpListener {
     let (mut wait, mut told) = (WAIT_MIN, false);
     loop {
-        match bind(address).await {
+        match bind(address) {
             Ok((listener, at)) => {
                 tracing::info!("the endpoints are at http://{at}");
                 return listener;
@@ -80,14 +84,14 @@ pub(super) async fn bound(address: Address) -> TcpListener {
     }
 }
 
-async fn bind(address: Address) -> io::Result<(TcpListener, SocketAddr)> {
-    let listen = async |ip: IpAddr, port| TcpListener::bind((ip, port)).await;
+fn bind(address: Address) -> io::Result<(TcpListener, SocketAddr)> {
+    let listen_on = |ip: IpAddr, port| listen((ip, port).into());
     let listener = match address {
-        Address::One(address) => TcpListener::bind(address).await?,
-        Address::Every { port } => match listen(Ipv6Addr::UNSPECIFIED.into(), port).await {
+        Address::One(address) => listen(address)?,
+        Address::Every { port } => match listen_on(Ipv6Addr::UNSPECIFIED.into(), port) {
             // Where the kernel has no IPv6, or it is turned off.
             Err(error) if !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
-                listen(Ipv4Addr::UNSPECIFIED.into(), port).await?
+                listen_on(Ipv4Addr::UNSPECIFIED.into(), port)?
             }
             listener => listener?,
         },
@@ -96,8 +100,25 @@ async fn bind(address: Address) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, at))
 }
 
+/// Listens at one address.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Else a restart waits until the kernel has forgotten the connections of the last run.
+    if let Err(error) = socket.set_reuseaddr(true) {
+        tracing::warn!(
+            "cannot call setsockopt(SO_REUSEADDR): {error}; allow it in the seccomp profile, until then a restart may have to wait a \
+             minute for {address}"
+        );
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
+        _ if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            " (allow socket, bind and listen in the seccomp profile)"
+        }
         io::ErrorKind::AddrInUse => " (write another port after --listen, or end who has this one)",
         io::ErrorKind::PermissionDenied => " (write a port above 1023 after --listen)",
         io::ErrorKind::AddrNotAvailable => {
