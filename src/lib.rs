@@ -31,7 +31,9 @@ pub mod path;
 // What everybody needs.
 mod disk;
 mod printable;
+mod resolver;
 pub mod telemetry;
+pub mod threads;
 
 // For tests.
 #[cfg(test)]

@@ -43,6 +43,7 @@ use crate::source::{Source, SourceError};
 use crate::store::{Effect, OpenError, Store};
 use crate::telemetry::endpoints::Endpoints;
 use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
+use crate::threads::{READERS, ThreadError};
 
 /// How many events may wait for the plan. An event may hold some KiB of values.
 const EVENTS_WAITING_MAX: usize = 8;
@@ -105,6 +106,9 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
     let store = Store::open(&config.dir, config.modes, config.prune, publish.staged())?;
     let mut place = Place::watch(&config.dir);
     confine::confine(&config, &source, &store);
+    if let Err(error) = READERS.renew() {
+        tracing::warn!(event = "thread_refused", "{}; reading is tried again", ThreadError::Refused(error));
+    }
     let spool = store.spool();
     let mut publisher = store.is_staged().then(|| Publisher::new(publish.check.clone(), publish.pace));
     if config.selection.kinds.contains(&Kind::Secret) {

@@ -5,12 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
 use crate::child::is_awaited;
+use crate::threads::{READERS, ThreadError};
 
 mod examine;
 mod number;
@@ -54,7 +55,7 @@ pub struct Signaller {
     unhandled: Unhandled,
     told: Told,
     /// One that has not ended yet.
-    look: Option<JoinHandle<Result<Vec<Target>, BumpError>>>,
+    look: Option<oneshot::Receiver<Result<Vec<Target>, BumpError>>>,
 }
 
 /// Who knows of which batch already.
@@ -132,10 +133,12 @@ impl Signaller {
             drop(timeout(LOOK_MAX, earlier).await.map_err(|_| too_slow())?);
         }
         let spec = self.spec.clone();
-        let look = self.look.insert(spawn_blocking(move || process::find(&spec, &is_awaited)));
+        let no_thread = |error: ThreadError| BumpError::Failed(format!("cannot look for processes: {error}"));
+        let look = READERS.spawn(move || process::find(&spec, &is_awaited)).map_err(no_thread)?;
+        let look = self.look.insert(look);
         let found = timeout(LOOK_MAX, look).await.map_err(|_| too_slow())?;
         self.look = None;
-        found.map_err(|error| BumpError::Failed(format!("the look at the processes has ended by itself: {error}")))?
+        found.map_err(|_| no_thread(ThreadError::Ended))?
     }
 
     /// Tells every target that does not know yet, and gives one that ended before it could be told.

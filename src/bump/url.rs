@@ -24,7 +24,6 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::CertificateError::{self, BadSignature, UnknownIssuer};
 use tokio::net::TcpStream;
@@ -33,6 +32,7 @@ use tokio::time::timeout;
 pub use self::options::{UrlConfig, UrlConfigError, UrlOptions};
 use super::{Batch, BumpError};
 use crate::printable::printable;
+use crate::resolver;
 
 const AGENT: &str = concat!("configbump/", env!("CARGO_PKG_VERSION"));
 
@@ -110,7 +110,11 @@ impl Url {
         config.credentials().and_then(|_| tls::config(config).map(drop)).map_err(|why| format!("{shown}: {why}"))?;
         let host = config.url.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = config.url.port_u16().unwrap_or(if config.is_https() { 443 } else { 80 });
-        match timeout(config.timeout, TcpStream::connect((host, port))).await {
+        let connect = async {
+            let addresses: Vec<_> = resolver::look_up(host, port).await?.collect();
+            TcpStream::connect(&*addresses).await
+        };
+        match timeout(config.timeout, connect).await {
             Ok(Ok(_)) => Ok(shown),
             Ok(Err(error)) => {
                 Err(format!("{shown} cannot be reached: {error}; check --url, and whether its server runs"))
@@ -127,10 +131,11 @@ impl Url {
         let tls = tls::config(config).map_err(|why| format!("was not called: {why}"))?;
         let request = self.request(credentials.as_deref()).map_err(|error| format!("cannot be asked: {error}"))?;
 
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(resolver::connector());
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .retry_canceled_requests(false)

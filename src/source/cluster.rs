@@ -111,6 +111,7 @@ impl From<BodyError> for Stop {
             BodyError::Dead(_) => Trouble::Unreachable,
             BodyError::Broken(_) => Trouble::Connection,
             BodyError::Wire(_) => Trouble::Answer,
+            BodyError::Thread(_) => Trouble::Thread,
         };
         Self::trouble(trouble, &error)
     }

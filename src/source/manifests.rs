@@ -42,7 +42,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Sender;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use self::document::{Found, Reader};
@@ -54,9 +53,15 @@ use crate::config::Selection;
 use crate::content::Spool;
 use crate::event::{Event, Scope, What};
 use crate::printable;
+use crate::threads::READERS;
 
 /// For so long at most a list is not completed because something happens all the time.
 const PUT_OFF_MAX: Duration = Duration::from_secs(5);
+
+/// The wait before files are visited again that no thread could read; it doubles each time…
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// …up to this.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Files and folders of manifests that were found, and what to follow in them.
 #[derive(Debug)]
@@ -76,6 +81,10 @@ struct Follower {
     watch: Watch,
     /// Since when no list was completed because something happened meanwhile.
     put_off: Option<Instant>,
+    /// No thread could read a file in this scan.
+    is_refused: bool,
+    /// How long the next scan waits then.
+    retry_wait: Duration,
 }
 
 /// Why manifests can't be followed.
@@ -139,10 +148,13 @@ impl Manifests {
         let Self { paths, selection, folder_annotation, watch } = self;
         let ledger = Ledger::new(paths.iter().map(PathBuf::as_path));
         let reader = Arc::new(Reader { selection, folder_annotation, spool });
-        let mut follower = Follower { paths, reader, ledger, watch, put_off: None };
+        let mut follower =
+            Follower { paths, reader, ledger, watch, put_off: None, is_refused: false, retry_wait: RETRY_MIN };
         while follower.scan(&events).await.is_ok() {
+            let retry = follower.retry();
             tokio::select! {
                 () = follower.watch.changed() => {}
+                () = watch::until(retry) => {}
                 () = resync.notified() => follower.ledger.forget_all(),
                 () = events.closed() => return,
             }
@@ -157,6 +169,7 @@ impl Follower {
         if changes.anything {
             self.ledger.forget_all();
         }
+        self.is_refused = false;
         self.ledger.begin();
         send(events, What::ListStarted).await?;
         for root in 0..self.paths.len() {
@@ -210,10 +223,11 @@ impl Follower {
         }
         // A file of very many documents takes a while, in which nothing else may wait for it.
         let (reader, file) = (Arc::clone(&self.reader), Arc::clone(path));
-        let reading = spawn_blocking(move || read(&reader, &file)).await;
-        match reading
-            .unwrap_or_else(|error| Reading::Broken(None, Problem::whole(format!("its reader ended: {error}"))))
-        {
+        let reading = READERS.run(move || read(&reader, &file)).await;
+        match reading.unwrap_or_else(|error| {
+            self.is_refused = true;
+            Reading::Broken(None, Problem::whole(error.to_string()))
+        }) {
             _ if self.watch.is_unsettled(path) => self.ledger.keep(path),
             Reading::Good(identity, found) => self.ledger.read(path, identity, found),
             Reading::Broken(identity, problem) => self.ledger.failed(path, identity, problem),
@@ -222,6 +236,17 @@ impl Follower {
                 self.ledger.keep(path)
             }
         }
+    }
+
+    /// Returns when to scan again although nothing changes, because no thread could read a file.
+    fn retry(&mut self) -> Option<Instant> {
+        if !self.is_refused {
+            self.retry_wait = RETRY_MIN;
+            return None;
+        }
+        let at = Instant::now() + self.retry_wait;
+        self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
+        Some(at)
     }
 
     /// A file that was listed is a folder, or was taken away this instant.

@@ -54,6 +54,7 @@ mod input;
 mod install;
 mod k8s_sidecar;
 mod layout;
+mod limits;
 mod log;
 mod manifests;
 mod monitoring;

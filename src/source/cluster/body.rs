@@ -10,12 +10,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::session::is_of_time;
 use super::wire::WireError;
 use crate::telemetry::Signs;
+use crate::threads::{READERS, ThreadError};
 
 /// A line up to this many bytes is parsed in place.
 const SHORT_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +40,8 @@ pub(super) enum BodyError {
     Dead(String),
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
 }
 
 /// The body of a response, and how long it may stay silent.
@@ -119,7 +121,7 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error + 'static> + Unpi
         parse: impl FnOnce(&mut dyn Read) -> Result<T, WireError> + Send + 'static,
     ) -> Result<T, BodyError> {
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
-        let parser = spawn_blocking(move || parse(&mut Chunks { receiver, current: Bytes::new() }));
+        let parser = READERS.spawn(move || parse(&mut Chunks { receiver, current: Bytes::new() }))?;
         let mut complete = false;
         let mut next = Some(std::mem::take(&mut self.buffer).freeze());
         while let Some(mut chunk) = next {
@@ -142,7 +144,7 @@ impl<B: http_body::Body<Data = Bytes, Error: std::error::Error + 'static> + Unpi
             complete = until == Until::End && next.is_none();
         }
         drop(chunks);
-        let parsed = parser.await.map_err(|error| BodyError::Broken(format!("its reader ended: {error}")))??;
+        let parsed = parser.await.map_err(|_| ThreadError::Ended)??;
         if complete { Ok(parsed) } else { Err(BodyError::Broken("there is more in it than there should be".into())) }
     }
 

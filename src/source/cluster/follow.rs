@@ -70,10 +70,12 @@ pub(super) enum Trouble {
     Answer,
     /// Its versions are smaller than before: it has another history, as after a restored backup of etcd.
     History,
+    /// There is no thread to read a long answer.
+    Thread,
 }
 
 /// The kinds of failure, as metrics name them.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 14] = [
     "credentials",
     "connection",
     "certificate",
@@ -81,6 +83,7 @@ pub const REASONS: [&str; 13] = [
     "silence",
     "answer",
     "history",
+    "thread",
     "unauthorized",
     "forbidden",
     "expired",
@@ -100,6 +103,7 @@ impl Failure {
             silence,
             answer,
             history,
+            thread,
             unauthorized,
             forbidden,
             expired,
@@ -115,6 +119,7 @@ impl Failure {
                 Trouble::Silence => silence,
                 Trouble::Answer => answer,
                 Trouble::History => history,
+                Trouble::Thread => thread,
             },
             Self::Status { status, .. } => match status.code {
                 401 => unauthorized,

@@ -184,7 +184,8 @@ fn folder<'f>(folders: &'f mut Vec<Folder>, path: &Path) -> &'f mut Folder {
     &mut folders[at]
 }
 
-async fn until(alarm: Option<Instant>) {
+/// Waits until then, or for ever.
+pub async fn until(alarm: Option<Instant>) {
     match alarm {
         Some(at) => sleep_until(at).await,
         None => future::pending().await,

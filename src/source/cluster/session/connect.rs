@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{ClientBuilder, ConfigExt};
 use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 use super::super::causes;
+use crate::resolver;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,8 +30,7 @@ pub(super) fn client(config: &Config) -> Result<Client, String> {
     if config.proxy_url.is_some() {
         return Err("a proxy, by the kubeconfig's proxy-url or by HTTPS_PROXY, is not supported".to_owned());
     }
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
+    let mut connector = resolver::connector();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_keepalive(Some(KEEPALIVE_IDLE));
     connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
