@@ -1,5 +1,6 @@
 //! What travels through the pipeline in place of a value: its digest, and where its bytes are.
 
+mod permissions;
 mod spool;
 
 use std::fmt;
@@ -8,8 +9,10 @@ use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
+pub use self::permissions::Modes;
+pub(crate) use self::permissions::Permissions;
 pub(crate) use self::spool::TEMPORARY_PREFIX;
-pub use self::spool::{ContentWriter, Modes, Spool, Spooled};
+pub use self::spool::{ContentWriter, Spool, Spooled};
 
 /// What is read of a file at once, at the most.
 const CHUNK_BYTES: usize = 16 * 1024;

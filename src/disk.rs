@@ -83,7 +83,8 @@ pub(crate) fn open_log(folder: BorrowedFd<'_>, name: &str, mode: Mode) -> io::Re
 /// Whether this is a regular file with no name but one. What was planted may be another name of a file that is elsewhere.
 pub(crate) fn is_single_file(file: &File) -> io::Result<bool> {
     let metadata = file.metadata()?;
-    Ok(metadata.is_file() && metadata.nlink() == 1)
+    // Some file systems in user space count no names.
+    Ok(metadata.is_file() && metadata.nlink() <= 1)
 }
 
 pub(crate) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
@@ -126,6 +127,19 @@ pub(crate) fn link(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_nam
 pub(crate) fn symlink(target: &str, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     crash::point()?;
     Ok(rustix::fs::symlinkat(target, folder, name)?)
+}
+
+/// Returns the error of a file system that has no symlinks. Makes one of this name and removes it; other errors recur where a
+/// symlink is needed.
+pub(crate) fn lack_of_symlinks(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<io::Error>> {
+    match symlink(name, folder, name) {
+        Ok(()) => unlink(folder, name).map(|_| None),
+        Err(error) => {
+            let lacks = [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL];
+            let is_lack = Errno::from_io_error(&error).is_some_and(|errno| lacks.contains(&errno));
+            Ok(is_lack.then_some(error))
+        }
+    }
 }
 
 /// What a symlink says; nothing if no symlink stands there.

@@ -18,7 +18,7 @@ use crate::config::{Config, PublishWay, SourceConfig};
 use crate::printable::quoted;
 use crate::source::Source;
 use crate::source::cluster::{Account, Cluster, Scoped};
-use crate::store;
+use crate::store::{self, Traits};
 
 /// Less room than this is soon used up: an object may have 1 MiB, and is there twice for a moment.
 const FREE_BYTES_MIN: u64 = 16 << 20;
@@ -155,7 +155,7 @@ impl<W: Write> Doctor<'_, W> {
     fn directory(&mut self) -> io::Result<()> {
         let dir = self.config.dir.display().to_string();
         let own = rustix::process::geteuid().as_raw();
-        let examined = match store::examine(&self.config.dir) {
+        let examined = match store::examine(&self.config.dir, self.config.modes) {
             Ok(examined) => examined,
             Err(error) => {
                 self.facts.owner = owner(&self.config.dir);
@@ -170,10 +170,7 @@ impl<W: Write> Doctor<'_, W> {
                 let kept = if present.is_kept { ", and is kept by a configbump that runs" } else { "" };
                 let text = format!("{dir} belongs to user {}, can be written by user {own}{kept}", present.owner);
                 self.say(Verdict::Ok, "directory", text)?;
-                if !present.has_links && self.config.publish.staged().is_some() {
-                    let text = format!("{dir} takes no hard links, so each publish copies every file; use an emptyDir");
-                    self.say(Verdict::Warn, way(self.config.publish.way), text)?;
-                }
+                self.traits(&dir, &present.traits)?;
             }
         }
         let (mebibytes, files) = (examined.free_bytes >> 20, examined.free_files);
@@ -183,6 +180,22 @@ impl<W: Write> Doctor<'_, W> {
             return self.say(Verdict::Warn, "room", text);
         }
         self.say(Verdict::Ok, "room", format_args!("{mebibytes} MiB are free"))
+    }
+
+    fn traits(&mut self, dir: &str, traits: &Traits) -> io::Result<()> {
+        let publish = &self.config.publish;
+        let (way, is_set) = (way(publish.way), publish.way == PublishWay::Set);
+        if let Some(lack) = &traits.lack {
+            self.say(Verdict::Warn, "permissions", format_args!("{dir} {lack}"))?;
+        }
+        if is_set && !traits.has_symlinks {
+            let text = format!("the file system of {dir} has no symlinks; use --publish file, or an emptyDir");
+            self.say(Verdict::Fail, way, text)?;
+        } else if !traits.has_links && publish.staged().is_some() {
+            let text = format!("{dir} takes no hard links, so each publish copies every file; use an emptyDir");
+            self.say(Verdict::Warn, way, text)?;
+        }
+        Ok(())
     }
 
     fn commands(&mut self) -> io::Result<()> {

@@ -27,7 +27,7 @@ mod stage;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -38,7 +38,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-pub use self::examine::{Examined, examine};
+pub use self::examine::{Examined, Traits, examine};
 use self::foreign::Removal;
 pub use self::publish::{Candidate, Published, Publishing};
 use self::publish::{DATA, Staging};
@@ -47,7 +47,7 @@ pub use self::rollback::TakenBack;
 use self::stage::Staged;
 use crate::bump;
 use crate::config::Prune;
-use crate::content::{Body, Content, Digest, Modes, Spool, Spooled};
+use crate::content::{Body, Content, Digest, Modes, Permissions, Spool, Spooled};
 use crate::disk::{self, Place};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
@@ -70,7 +70,6 @@ pub struct Store {
     lock: File,
     spool: Spool,
     record: Record,
-    modes: Modes,
     prune: Prune,
     /// What waits to be published, unless every change is at once.
     staging: Option<Staging>,
@@ -102,6 +101,8 @@ pub enum OpenError {
     NotADirectory { dir: PathBuf },
     #[error("cannot write in {}: {error}{}", dir.display(), remedy(error))]
     Write { dir: PathBuf, error: io::Error },
+    #[error("cannot publish a set in {}: its file system has no symlinks ({error}); use --publish file, or an emptyDir", dir.display())]
+    NoSymlinks { dir: PathBuf, error: io::Error },
     #[error("{} is kept by another configbump; end that one, or name another directory", dir.display())]
     Locked { dir: PathBuf },
 }
@@ -127,13 +128,16 @@ impl Store {
         let (own, is_new) = own::open_folder(root.as_fd()).map_err(in_dir)?;
         let own = Arc::new(own);
         let lock = own::lock(own.as_fd(), dir)?;
+        let permissions = Permissions::below(root.as_fd(), modes).map_err(in_dir)?;
         if is_new {
             // Whatever the umask: a reader that walks the directory under another user must not stumble over it.
-            let mode = Mode::from_raw_mode(disk::FOLDER_MODE);
-            rustix::fs::fchmod(&*own, mode).map_err(|error| in_dir(error.into()))?;
+            permissions.apply(&*own, Mode::from_raw_mode(disk::FOLDER_MODE)).map_err(in_dir)?;
         }
-        let spool = Spool::new(Arc::clone(&own), modes);
+        let spool = Spool::new(Arc::clone(&own), permissions);
         own::clear_leftovers(own.as_fd()).map_err(in_dir)?;
+        if publishing.is_some_and(|publishing| publishing.set) {
+            own::require_symlinks(own.as_fd(), dir)?;
+        }
         let record = Record::open(spool.clone()).map_err(in_dir)?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
         let mut store = Self {
@@ -143,7 +147,6 @@ impl Store {
             lock,
             spool,
             record,
-            modes,
             prune,
             staging: None,
             is_unnoted: false,
@@ -359,27 +362,32 @@ impl Store {
         Ok(digest.is_of(&mut file)? && self.is_closed(&file, kind)? && self.is_visible(path)?)
     }
 
-    /// Closes a Secret's file of ours that allows more than a new one would. Whether it is closed now, but to its group: kubelet opens
-    /// the files of some volumes to that at each mount.
+    /// Returns true if the file needs no replacement for its permissions: a Secret's file is closed to others, and the group of
+    /// the directory can read what others cannot. Corrects a file of configbump's own. A Secret's file may be open to its group:
+    /// kubelet opens the files of some volumes to that at each mount.
     fn is_closed(&self, file: &File, kind: Kind) -> io::Result<bool> {
-        if kind != Kind::Secret {
+        let permissions = self.spool.permissions();
+        let (wanted, group) = (permissions.mode(kind), permissions.required_group(kind));
+        if kind != Kind::Secret && group.is_none() {
             return Ok(true);
         }
-        let (metadata, wanted) = (file.metadata()?, self.modes.of(kind));
-        let too_much = |mode: u32| mode & 0o777 & !wanted.bits();
-        if too_much(metadata.mode()) == 0 {
+        let metadata = file.metadata()?;
+        let allowed = if kind == Kind::Secret { wanted.bits() } else { 0o777 };
+        let has_group = |metadata: &Metadata| group.is_none_or(|group| metadata.gid() == group);
+        if metadata.mode() & 0o777 & !allowed == 0 && has_group(&metadata) {
             return Ok(true);
         }
         // No other name of it is elsewhere.
-        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.nlink() == 1;
-        let closed = Mode::from_raw_mode(metadata.mode() & wanted.bits());
-        let is_open_to_all = Mode::from_raw_mode(too_much(metadata.mode())).intersects(Mode::RWXO);
-        if is_ours && rustix::fs::fchmod(file, closed).is_ok() || !is_open_to_all {
+        if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.nlink() == 1 {
+            permissions.apply(file, Mode::from_raw_mode(metadata.mode() & 0o777 & allowed))?;
+        }
+        let is_right = |metadata: &Metadata| metadata.mode() & 0o007 & !allowed == 0 && has_group(metadata);
+        if is_right(&file.metadata()?) {
             return Ok(true);
         }
         // Where a file system keeps no permissions, it would be written anew for ever.
         let (_trial, new) = self.spool.create(wanted)?;
-        Ok(too_much(new.metadata()?.mode()) != 0)
+        Ok(!is_right(&new.metadata()?))
     }
 
     /// Drops the newest content, or the removal, that waits to go live at a path. Returns true if there was any.
@@ -426,7 +434,7 @@ impl Store {
         match body {
             Body::Spooled(temporary) => Ok(temporary),
             Body::Memory(bytes) => {
-                let (temporary, mut file) = self.spool.create(self.modes.of(kind))?;
+                let (temporary, mut file) = self.spool.create(self.spool.permissions().mode(kind))?;
                 disk::crash::point()?;
                 file.write_all(&bytes)?;
                 Ok(temporary)

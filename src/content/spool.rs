@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, Content, Digest};
+#[cfg(test)]
+use super::Modes;
+use super::{Body, Content, Digest, Permissions};
 use crate::disk;
 use crate::object::Kind;
 
@@ -24,42 +26,26 @@ pub(crate) const COPY_BYTES_MAX: u64 = 32 << 20;
 /// The prefix of every temporary file's name in the store's own folder.
 pub(crate) const TEMPORARY_PREFIX: &str = "tmp-";
 
-/// The permissions of the files, by kind, set while a file is still empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Modes {
-    pub config_map: u32,
-    pub secret: u32,
-}
-
-impl Modes {
-    pub(crate) fn of(self, kind: Kind) -> Mode {
-        Mode::from_raw_mode(match kind {
-            Kind::ConfigMap => self.config_map,
-            Kind::Secret => self.secret,
-        })
-    }
-}
-
 /// Takes in values. Cheap to clone; every source task has its own.
 #[derive(Clone, Debug)]
 pub struct Spool {
     folder: Arc<OwnedFd>,
-    modes: Modes,
+    permissions: Permissions,
     next: Arc<AtomicU64>,
 }
 
 impl Spool {
-    pub(crate) fn new(folder: Arc<OwnedFd>, modes: Modes) -> Self {
+    pub(crate) fn new(folder: Arc<OwnedFd>, permissions: Permissions) -> Self {
         // Nobody foresees the names, and so puts nothing in their way.
         let next = Arc::new(AtomicU64::new(fastrand::u64(..) >> 1));
-        Self { folder, modes, next }
+        Self { folder, permissions, next }
     }
 
     /// A spool in a folder that a test has made.
     #[cfg(test)]
     pub(crate) fn for_tests(folder: &std::path::Path) -> Self {
         let folder = File::open(folder).expect("the test's folder");
-        Self::new(Arc::new(folder.into()), Modes { config_map: 0o644, secret: 0o600 })
+        Self::new(Arc::new(folder.into()), Permissions::for_tests(Modes { config_map: 0o644, secret: 0o600 }))
     }
 
     /// Begins a value of an object of this kind, which decides the permissions of its file.
@@ -67,7 +53,7 @@ impl Spool {
     pub fn begin(&self, kind: Kind) -> ContentWriter {
         ContentWriter {
             spool: self.clone(),
-            mode: self.modes.of(kind),
+            mode: self.permissions.mode(kind),
             hash: Sha256::new(),
             len_bytes: 0,
             state: State::Memory(Vec::new()),
@@ -85,6 +71,10 @@ impl Spool {
     /// The folder of the temporary files.
     pub(crate) fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
+    }
+
+    pub(crate) fn permissions(&self) -> &Permissions {
+        &self.permissions
     }
 
     /// A second name for a file, or a copy where it cannot have one. Others may have put the file there: a copy has none of
@@ -130,15 +120,15 @@ impl Spool {
         format!("{TEMPORARY_PREFIX}{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// An empty temporary file with its final permissions.
+    /// Creates an empty temporary file with its final permissions.
     pub(crate) fn create(&self, mode: Mode) -> io::Result<(Spooled, File)> {
         let name = self.next_name();
         disk::crash::point()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&*self.folder, &name, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = rustix::fs::openat(&*self.folder, &name, flags, mode)?;
         let spooled = Spooled { folder: Arc::clone(&self.folder), name: Some(name) };
         // The umask has no say: the mode is an option, and nothing has been written yet.
-        rustix::fs::fchmod(&file, mode)?;
+        self.permissions.apply(&file, mode)?;
         Ok((spooled, file.into()))
     }
 }

@@ -133,7 +133,7 @@ impl Store {
     /// A tree of the files that are configbump's.
     fn tree_of_files(&mut self, publishing: Publishing) -> io::Result<Generation> {
         let name = self.announce_tree()?;
-        let tree = Generation::make(self.home(publishing), &name)?;
+        let tree = Generation::make(self.home(publishing), &name, self.spool.permissions())?;
         for (path, _) in self.record.owned() {
             tree.take_over(path, self.root.as_fd(), &self.spool)?;
         }

@@ -32,7 +32,7 @@ impl Store {
             return Err(io::Error::other("it has been changed, so there is no copy to keep"));
         };
         file.rewind()?;
-        let (temporary, mut copy) = self.spool.create(self.modes.of(kind))?;
+        let (temporary, mut copy) = self.spool.create(self.spool.permissions().mode(kind))?;
         disk::crash::point()?;
         io::copy(&mut io::Read::take(file, digest.len_bytes), &mut copy)?;
         temporary.publish(self.own.as_fd(), &name(claim))

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use super::own::LOCK_NAME;
 use super::{OpenError, open_root};
-use crate::content::TEMPORARY_PREFIX;
+use crate::content::{Modes, Permissions, TEMPORARY_PREFIX};
 use crate::disk;
+use crate::object::Kind;
 use crate::path::OWN_FOLDER;
 
 /// What was found out about a directory that can be written, or made.
@@ -29,10 +30,19 @@ pub struct Examined {
 pub struct Present {
     /// The user whose it is.
     pub owner: u32,
-    /// Whether a file in it can have a second name.
-    pub has_links: bool,
-    /// Whether a configbump keeps it now.
+    /// True if a configbump keeps it now.
     pub is_kept: bool,
+    pub traits: Traits,
+}
+
+/// Properties of a file system that a run depends on.
+#[derive(Debug)]
+pub struct Traits {
+    /// True if a file can have a second name.
+    pub has_links: bool,
+    pub has_symlinks: bool,
+    /// Permissions that a new file does not get, in words.
+    pub lack: Option<String>,
 }
 
 /// Tries what a run would do, and leaves nothing behind.
@@ -40,8 +50,8 @@ pub struct Present {
 /// # Errors
 ///
 /// What a run would fail with, and what it would replace: something else than a folder in place of configbump's own.
-pub fn examine(dir: &Path) -> Result<Examined, OpenError> {
-    let present = if dir.exists() { Some(try_out(dir)?) } else { None };
+pub fn examine(dir: &Path, modes: Modes) -> Result<Examined, OpenError> {
+    let present = if dir.exists() { Some(try_out(dir, modes)?) } else { None };
     let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     if present.is_none() {
         may_be_made(there).map_err(|error| OpenError::Make { dir: dir.to_owned(), error })?;
@@ -66,16 +76,17 @@ fn may_be_made(there: &Path) -> io::Result<()> {
     Ok(accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
-fn try_out(dir: &Path) -> Result<Present, OpenError> {
+fn try_out(dir: &Path, modes: Modes) -> Result<Present, OpenError> {
     let in_dir = |error: io::Error| OpenError::Write { dir: dir.to_owned(), error };
     let root = open_root(dir)?;
     let owner = std::fs::metadata(dir).map_err(in_dir)?.uid();
-    let (has_links, is_kept) = match disk::open_folder(root.as_fd(), OWN_FOLDER) {
-        Ok(own) => (write_and_link(own.as_fd()), is_locked(own.as_fd()).map_err(in_dir)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (in_a_folder(root.as_fd()), false),
+    let permissions = Permissions::below(root.as_fd(), modes).map_err(in_dir)?;
+    let (traits, is_kept) = match disk::open_folder(root.as_fd(), OWN_FOLDER) {
+        Ok(own) => (traits(own.as_fd(), &permissions), is_locked(own.as_fd()).map_err(in_dir)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (in_a_folder(root.as_fd(), &permissions), false),
         Err(error) => return Err(in_dir(error)),
     };
-    Ok(Present { owner, has_links: has_links.map_err(in_dir)?, is_kept })
+    Ok(Present { owner, is_kept, traits: traits.map_err(in_dir)? })
 }
 
 fn is_locked(own: BorrowedFd<'_>) -> io::Result<bool> {
@@ -85,22 +96,30 @@ fn is_locked(own: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// The same in a folder of another name than a run makes: that of a run which begins now must not be removed.
-fn in_a_folder(root: BorrowedFd<'_>) -> io::Result<bool> {
+fn in_a_folder(root: BorrowedFd<'_>, permissions: &Permissions) -> io::Result<Traits> {
     let name = format!("{OWN_FOLDER}-doctor-{}", std::process::id());
     disk::make_folder(root, &name)?;
-    let tried = disk::open_folder(root, &name).and_then(|own| write_and_link(own.as_fd()));
+    let tried = disk::open_folder(root, &name).and_then(|own| traits(own.as_fd(), permissions));
     disk::remove_empty_folder(root, &name)?;
     tried
 }
 
-/// A file as a run makes them, with a second name, if it can have one; whether it can.
-fn write_and_link(own: BorrowedFd<'_>) -> io::Result<bool> {
+/// Makes files and a symlink as a run does, and removes them.
+fn traits(own: BorrowedFd<'_>, permissions: &Permissions) -> io::Result<Traits> {
     let [first, renamed, second] =
         ["a", "b", "c"].map(|end| format!("{TEMPORARY_PREFIX}doctor-{}-{end}", std::process::id()));
     let tried = (|| {
-        disk::open_log(own, &first, rustix::fs::Mode::RUSR)?.write_all(b"\n")?;
-        disk::rename(own, &first, own, &renamed)?;
-        disk::link(own, &renamed, own, &second)
+        let mut lack = None;
+        for kind in [Kind::Secret, Kind::ConfigMap] {
+            let mode = permissions.mode(kind);
+            let mut file = disk::open_log(own, &first, mode)?;
+            file.write_all(b"\n")?;
+            lack = lack.or(permissions.lack(&file, mode)?);
+            disk::rename(own, &first, own, &renamed)?;
+        }
+        let has_links = disk::link(own, &renamed, own, &second)?;
+        disk::unlink(own, second.as_str())?;
+        Ok(Traits { has_links, has_symlinks: disk::lack_of_symlinks(own, &second)?.is_none(), lack })
     })();
     for name in [&first, &renamed, &second] {
         disk::unlink(own, name.as_str())?;
@@ -112,13 +131,17 @@ fn write_and_link(own: BorrowedFd<'_>) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    const MODES: Modes = Modes { config_map: 0o644, secret: 0o640 };
+
     #[test]
     fn a_directory_that_is_fine_is_left_as_it_was() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let examined = examine(folder.path()).expect("a good directory");
+        let examined = examine(folder.path(), MODES).expect("a good directory");
         let present = examined.present.expect("it is there");
         assert_eq!(present.owner, rustix::process::geteuid().as_raw());
-        assert!(present.has_links && !present.is_kept && examined.free_bytes > 0);
+        let Traits { has_links, has_symlinks, lack } = present.traits;
+        assert!(has_links && has_symlinks && !present.is_kept && examined.free_bytes > 0);
+        assert_eq!(lack, None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
     }
 
@@ -126,10 +149,10 @@ mod tests {
     fn a_directory_that_would_have_to_be_made_is_not_made() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let dir = folder.path().join("a/b");
-        assert!(examine(&dir).expect("it could be made").present.is_none());
+        assert!(examine(&dir, MODES).expect("it could be made").present.is_none());
         assert!(!folder.path().join("a").exists());
         std::fs::write(folder.path().join("a"), "").expect("a file");
-        assert!(matches!(examine(&dir), Err(OpenError::Make { .. })));
+        assert!(matches!(examine(&dir, MODES), Err(OpenError::Make { .. })));
     }
 
     #[test]
@@ -139,7 +162,7 @@ mod tests {
         std::fs::create_dir(&own).expect("a folder");
         let held = std::fs::File::create(own.join(LOCK_NAME)).expect("the file of the lock");
         flock(&held, FlockOperation::LockExclusive).expect("a lock");
-        assert!(examine(folder.path()).expect("a good directory").present.expect("it is there").is_kept);
+        assert!(examine(folder.path(), MODES).expect("a good directory").present.expect("it is there").is_kept);
         assert!(own.exists());
     }
 }

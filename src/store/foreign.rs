@@ -107,19 +107,17 @@ fn shown(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::content::{Modes, Spool};
+    use crate::content::Spool;
 
     #[test]
     fn a_name_with_a_newline_is_told_on_one_line() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("a\nINFO forged"), "").expect("a file");
-        let open = |path| OwnedFd::from(std::fs::File::open(path).expect("a folder"));
-        let (root, own) = (open(dir.path()), tempfile::tempdir().expect("another directory"));
-        let spool = Spool::new(Arc::new(open(own.path())), Modes { config_map: 0o644, secret: 0o640 });
-        let mut record = Record::open(spool).expect("a record");
+        let root = OwnedFd::from(std::fs::File::open(dir.path()).expect("a folder"));
+        let own = tempfile::tempdir().expect("another directory");
+        let mut record = Record::open(Spool::for_tests(own.path())).expect("a record");
         let removal = remove(root.as_fd(), &mut record, |_, _| false);
         assert_eq!(removal.removed, ["a INFO forged"]);
         assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 0);

@@ -11,7 +11,7 @@ use jiff::tz::Offset;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use crate::content::{Spool, Spooled};
+use crate::content::{Permissions, Spool, Spooled};
 use crate::disk::{self, Place};
 use crate::path::RelPath;
 
@@ -39,12 +39,12 @@ impl Generation {
     }
 
     /// Makes an empty tree. Every user may look into it, whatever the umask, as into the volumes of a kubelet.
-    pub fn make(home: BorrowedFd<'_>, name: &str) -> io::Result<Self> {
+    pub fn make(home: BorrowedFd<'_>, name: &str, permissions: &Permissions) -> io::Result<Self> {
         if !disk::make_folder(home, name)? {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let folder = disk::open_folder(home, name)?;
-        rustix::fs::fchmod(&folder, Mode::from_raw_mode(disk::FOLDER_MODE))?;
+        permissions.apply(&folder, Mode::from_raw_mode(disk::FOLDER_MODE))?;
         Ok(Self { name: name.to_owned(), folder })
     }
 

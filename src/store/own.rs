@@ -44,6 +44,15 @@ pub(super) fn open_folder(root: BorrowedFd<'_>) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
+/// Returns an error if a set cannot be published, before a tree of it is made.
+pub(super) fn require_symlinks(own: BorrowedFd<'_>, dir: &Path) -> Result<(), OpenError> {
+    let lack = disk::lack_of_symlinks(own, &format!("{TEMPORARY_PREFIX}link"));
+    match lack.map_err(|error| OpenError::Write { dir: dir.join(OWN_FOLDER), error })? {
+        Some(error) => Err(OpenError::NoSymlinks { dir: dir.to_owned(), error }),
+        None => Ok(()),
+    }
+}
+
 /// The file whose lock says that a configbump has the directory. Nobody else may open it: a lock takes no right to write
 /// (flock(2)), and whoever reads the directory could keep every configbump out of it.
 fn open_lock(own: BorrowedFd<'_>) -> io::Result<File> {

@@ -266,7 +266,7 @@ impl Store {
     /// The tree of the live files, changed by the batch.
     fn grow(&self, name: &str, batch: &Batch) -> io::Result<Generation> {
         let Some(staging) = &self.staging else { return Err(io::ErrorKind::Unsupported.into()) };
-        let tree = Generation::make(self.home(staging.publishing), name)?;
+        let tree = Generation::make(self.home(staging.publishing), name, self.spool.permissions())?;
         for (path, _) in self.record.owned().filter(|(path, _)| !batch.contains_key(*path)) {
             tree.take_over(path, self.live(staging), &self.spool)?;
         }

@@ -481,9 +481,7 @@ mod tests {
     #[test]
     fn a_log_that_is_written_anew_says_the_same() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let own = std::fs::File::open(dir.path()).expect("a folder");
-        let modes = crate::content::Modes { config_map: 0o644, secret: 0o640 };
-        let spool = Spool::new(Arc::new(own.into()), modes);
+        let spool = Spool::for_tests(dir.path());
         let mut known = Known::default();
         let own = |path: &str, name: &str| {
             format!(r#"{{"own":{{"path":"{path}","kind":"ConfigMap","namespace":"s","name":"{name}"}}}}"#)

@@ -75,3 +75,4 @@ mod soak;
 mod sync;
 mod time;
 mod traefik;
+mod volumes;

@@ -1,0 +1,150 @@
+//! Volumes that are unlike a local disk: shared by a group, without permissions, without links, without case.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::sidecar::{Launch, WAYS};
+use crate::harness::wait::run;
+use crate::harness::workspace::{Workspace, write};
+
+/// User of configbump.
+const WRITER: u32 = 65532;
+/// User of the program that reads.
+const READER: u32 = 101;
+/// Group that the volume gives to both (`fsGroup`).
+const GROUP: u32 = 2000;
+
+const FOLDER_ANNOTATION: &str = "example.com/folder";
+
+/// A manifest of an object with the labels of [`Launch::new`], one key, and a directory of its own.
+fn manifest(kind: &str, name: &str, folder: &str, key: &str, value: &str) -> String {
+    let metadata =
+        format!("{{name: {name}, labels: {{app: web}}, annotations: {{{FOLDER_ANNOTATION}: \"{folder}\"}}}}");
+    let data = if kind == "Secret" { "stringData" } else { "data" };
+    format!("apiVersion: v1\nkind: {kind}\nmetadata: {metadata}\n{data}: {{{key}: \"{value}\"}}\n")
+}
+
+/// Follows the manifests beside DIR, with a file for each of these texts.
+fn following<'w>(workspace: &'w Workspace, dir: &Path, manifests: &[&str]) -> Launch<'w> {
+    let folder = workspace.beside("manifests");
+    for (number, manifest) in manifests.iter().enumerate() {
+        write(&folder.join(format!("{number}.yaml")), manifest);
+    }
+    let launch = Launch::bare(workspace).arg("--dir").arg(dir).arg("--manifests").arg(folder);
+    launch.args(["--labels", "app=web", "--kinds", "configmaps,secrets", "--folder-annotation", FOLDER_ANNOTATION])
+}
+
+/// Runs the rest as configbump's user in a pod with an `fsGroup`.
+fn as_writer(workspace: &Workspace) -> String {
+    format!(
+        "cd '{}'; chmod -R a+rX manifests; chmod 755 .; cp \"$1\" configbump; shift
+         exec setpriv --reuid={WRITER} --regid={WRITER} --groups={GROUP} --pdeathsig KILL ./configbump \"$@\"",
+        workspace.beside("").display()
+    )
+}
+
+/// Reads a file as the program beside configbump does.
+fn read_as_reader(path: &Path) -> Result<String, String> {
+    let ids = [format!("--reuid={READER}"), format!("--regid={READER}"), format!("--groups={GROUP}")];
+    let output = Command::new("setpriv").args(ids).arg("cat").arg(path).output().expect("setpriv, of util-linux");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[test]
+fn readers_in_the_fs_group_read_every_file() {
+    run(async {
+        for (way, below) in WAYS.iter().flat_map(|way| ["", "below"].map(|below| (way, below))) {
+            let workspace = Workspace::new();
+            let volume = workspace.dir();
+            fs::create_dir(&volume).expect("a volume");
+            chown(&volume, None, Some(GROUP)).expect("root may do that");
+            fs::set_permissions(&volume, Permissions::from_mode(0o2777)).expect("a mode");
+            let [config_map, secret] =
+                [("ConfigMap", "deep/er"), ("Secret", "")].map(|(kind, folder)| manifest(kind, "a", folder, kind, "1"));
+            let launch = following(&workspace, &volume.join(below), &[&config_map, &secret])
+                .args(["--once", "--file-mode", "0640", "--publish", way])
+                .prelude(as_writer(&workspace));
+            let files = ["deep/er/ConfigMap", "Secret"].map(|path| volume.join(below).join(path));
+            let are_read = |when: &str| {
+                let read = files.each_ref().map(|file| read_as_reader(file));
+                assert_eq!(read, ["1", "1"].map(|text| Ok(text.to_owned())), "{when}, --publish {way}, in {below:?}");
+            };
+            let succeeds = async || {
+                let ended = launch.run().await;
+                assert_eq!(ended.code, Some(0), "{ended:?}");
+            };
+            succeeds().await;
+            are_read("at first");
+
+            // As a version left it that took the setgid bit away.
+            let script = format!("chgrp -R {WRITER} .; chmod -R g-s .; chgrp {GROUP} .; chmod 2777 .");
+            let status = Command::new("sh").args(["-ec", &script]).current_dir(volume.join(below)).status();
+            assert!(status.expect("a shell").success());
+            succeeds().await;
+            are_read("after an upgrade");
+        }
+    });
+}
+
+/// Mounts a FAT file system at DIR, which has no permissions, no links and no case.
+fn on_fat(workspace: &Workspace) -> String {
+    let [dir, image] = [workspace.dir(), workspace.beside("image")].map(|path: PathBuf| path.display().to_string());
+    format!(
+        "mkdir -p '{dir}'; test -e '{image}' || {{ truncate -s 8M '{image}'; mkfs.vfat '{image}' >/dev/null; }}
+         fusefat -o rw+ '{image}' '{dir}' >/dev/null"
+    )
+}
+
+#[test]
+fn a_refused_mode_is_one_warning_and_files_arrive() {
+    run(async {
+        for (modes, warnings) in [("0640", 1), ("0700", 0)] {
+            let workspace = Workspace::new();
+            let manifests = [manifest("ConfigMap", "a", "", "a", "1"), manifest("Secret", "b", "deep/er", "b", "2")];
+            let launch = following(&workspace, &workspace.dir(), &manifests.each_ref().map(String::as_str));
+            let launch = launch.args(["--file-mode", modes, "--secret-file-mode", modes]).among(on_fat(&workspace));
+            let sidecar = launch.start();
+            sidecar.in_sync().await;
+            let read = |path: &str| fs::read_to_string(sidecar.sees(&workspace.path(path))).unwrap_or_default();
+            assert_eq!([read("a"), read("deep/er/b")], ["1", "2"]);
+            let refused = sidecar.lines_with(&["cannot set the mode"]);
+            assert_eq!(refused.len(), warnings, "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn a_set_without_symlinks_is_refused_and_leaves_no_tree() {
+    run(async {
+        let workspace = Workspace::new();
+        let dir = workspace.dir().display().to_string();
+        // The last line is run in place of the sidecar's own, so that the file system outlives the sidecar.
+        let then_list = format!("\"$@\" || code=$?; find '{dir}' -mindepth 1 -maxdepth 1; exit $code");
+        let launch = following(&workspace, &workspace.dir(), &[&manifest("ConfigMap", "a", "", "a", "1")]);
+        let launch = launch.args(["--publish", "set"]).among(on_fat(&workspace)).prelude(then_list);
+        let ended = launch.run().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let error = ended.stderr.lines().last().unwrap_or_default();
+        assert!(error.contains("cannot publish a set") && error.contains("use --publish file"), "{error}");
+        assert_eq!(ended.stdout.trim(), format!("{dir}/.configbump"), "{ended:?}");
+    });
+}
+
+#[test]
+fn doctor_names_missing_permissions_and_symlinks() {
+    run(async {
+        let workspace = Workspace::new();
+        fs::create_dir(workspace.beside("manifests")).expect("a directory");
+        let launch = Launch::bare(&workspace).args(["doctor", "--labels", "app=web", "--publish", "set"]);
+        let launch = launch.arg("--dir").arg(workspace.dir()).arg("--manifests").arg(workspace.beside("manifests"));
+        let ended = launch.among(on_fat(&workspace)).run().await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for line in ["warn  permissions: ", "fail  --publish set: "] {
+            assert_eq!(ended.stdout.lines().filter(|found| found.starts_with(line)).count(), 1, "{line}: {ended:?}");
+        }
+        assert!(ended.stdout.contains("0700 instead of 0640"), "{ended:?}");
+    });
+}
