@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::path::RelPath;
@@ -90,6 +90,42 @@ pub(crate) fn is_single_file(file: &File) -> io::Result<bool> {
 pub(crate) fn rename(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
     crash::point()?;
     Ok(rustix::fs::renameat(from, name, to, new_name)?)
+}
+
+/// Renames a file over whatever is there. A file that it replaces is older: see [`make_later`].
+pub(crate) fn replace(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new_name: &str) -> io::Result<()> {
+    make_later((from, name), (to, new_name))?;
+    rename(from, name, to, new_name)
+}
+
+/// Gives a file a later modification time than the file that it is to replace: make and other programs look at nothing else,
+/// and a content that was kept on standby, or comes back, can be older. Only a debug line says that a file system refuses.
+pub(crate) fn make_later(new: (BorrowedFd<'_>, &str), old: (BorrowedFd<'_>, &str)) -> io::Result<()> {
+    let is_regular = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let Some(replaced) = stat(old.0, old.1)?.filter(is_regular) else { return Ok(()) };
+    let Some(fresh) = stat(new.0, new.1)?.filter(is_regular) else { return Ok(()) };
+    let before = modified(&replaced);
+    if identity(fresh) == identity(replaced) || modified(&fresh) > before {
+        return Ok(());
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let (tv_sec, tv_nsec) = (now.tv_sec, now.tv_nsec).max(after(before));
+    let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access: unchanged, last_modification: Timespec { tv_sec, tv_nsec } };
+    crash::point()?;
+    if let Err(error) = rustix::fs::utimensat(new.0, new.1, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        tracing::debug!("cannot set the modification time of {}: {error}", old.1);
+    }
+    Ok(())
+}
+
+fn modified(stat: &Stat) -> (i64, i64) {
+    (stat.st_mtime, stat.st_mtime_nsec.try_into().unwrap_or_default())
+}
+
+/// The next nanosecond.
+fn after((seconds, nanoseconds): (i64, i64)) -> (i64, i64) {
+    if nanoseconds < 999_999_999 { (seconds, nanoseconds + 1) } else { (seconds + 1, 0) }
 }
 
 /// Removes a file, symlink or other entry that is no folder; whether it was there.

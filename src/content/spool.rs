@@ -157,7 +157,7 @@ impl Spooled {
     /// Moves the file to `name` in `folder`, over whatever file is there.
     pub(crate) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if let Some(temporary) = &self.name {
-            disk::rename(self.folder.as_fd(), temporary, folder, name)?;
+            disk::replace(self.folder.as_fd(), temporary, folder, name)?;
         }
         self.name = None;
         Ok(())

@@ -62,7 +62,7 @@ impl Store {
             return Ok(Effect::Staged);
         }
         let own = Arc::clone(&self.own);
-        self.put_in_place(path, owner, |place| disk::rename(own.as_fd(), &name, place.folder(), place.name))
+        self.put_in_place(path, owner, |place| disk::replace(own.as_fd(), &name, place.folder(), place.name))
     }
 }
 

@@ -286,6 +286,7 @@ impl Store {
             self.record.own(path, &next.owner)?;
         }
         self.record.untold()?;
+        self.make_later(&tree, &batch)?;
         // 4.
         self.turn_to(tree.name())?;
         let Some(staging) = &mut self.staging else { return Ok(()) };
@@ -296,6 +297,20 @@ impl Store {
             }
         }
         staging.go_on_with(tree, batch);
+        Ok(())
+    }
+
+    /// Gives each file that a set changes a later modification time than the live one. The name in an older tree of the set
+    /// shares it. Without a set, this happens when the file becomes visible.
+    pub(super) fn make_later(&self, tree: &Generation, batch: &Batch) -> io::Result<()> {
+        let Some(staging) = self.staging.as_ref().filter(|staging| staging.is_set()) else { return Ok(()) };
+        for path in batch.iter().filter(|(_, next)| next.is_there).map(|(path, _)| path) {
+            match (Place::open(tree.folder(), path), Place::open(self.live(staging), path)) {
+                (Ok(new), Ok(old)) => disk::make_later((new.folder(), new.name), (old.folder(), old.name))?,
+                (Err(error), _) | (_, Err(error)) if is_absence(&error) => {}
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+            }
+        }
         Ok(())
     }
 

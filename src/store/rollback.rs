@@ -126,6 +126,7 @@ impl Store {
             self.record.own(path, &next.owner)?;
         }
         self.record.untold()?;
+        self.make_later(&tree, &batch)?;
         self.turn_to(&name)?;
         let Some(staging) = &mut self.staging else { return Ok(None) };
         let objects = undone.iter().map(|(_, owner, _)| Arc::clone(owner)).collect();

@@ -81,6 +81,21 @@ fn owner() -> Arc<ObjectKey> {
     Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "ns".into(), name: "name".into() })
 }
 
+/// Modification time of the file that readers find.
+fn modified(path: &Path) -> (i64, i64) {
+    let metadata = fs::metadata(path).expect("metadata");
+    (metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// Makes a file look as if it had been changed at this second.
+fn set_modified(path: &Path, second: u64) {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+    File::options().append(true).open(path).and_then(|file| file.set_modified(time)).expect("a time");
+}
+
+/// Later than any clock of a test.
+const FUTURE: u64 = 1 << 33;
+
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("metadata").permissions().mode() & 0o7777
 }
@@ -544,4 +559,25 @@ fn a_torn_record_is_written_anew_before_it_goes_on() {
     let mut fixture = fixture.restart();
     fixture.write("b", b"x").expect("a write");
     assert_eq!(fixture.restart().owned(), ["a", "b"]);
+}
+
+#[test]
+fn a_file_that_takes_over_is_never_older() {
+    for second in [1, FUTURE] {
+        let mut fixture = Fixture::new(Prune::Owned);
+        let content = fixture.store.spool().content(Kind::ConfigMap, b"loser");
+        let digest = Some(content.digest);
+        fixture.store.apply(Change::Park { claim: 7, owner: owner(), content }).expect("a park");
+        set_modified(&fixture.at(OWN_FOLDER).join("parked-7"), 1);
+        fixture.write("a", b"winner").expect("a write");
+        set_modified(&fixture.at("a"), second);
+        let before = modified(&fixture.at("a"));
+        let promote = Change::Promote { path: path_of("a"), owner: owner(), claim: 7, digest };
+        assert_eq!(fixture.store.apply(promote).expect("a promotion"), Effect::Written);
+        assert!(modified(&fixture.at("a")) > before, "{second}");
+        set_modified(&fixture.at("a"), FUTURE);
+        let before = modified(&fixture.at("a"));
+        fixture.write("a", b"a new value").expect("a write");
+        assert!(modified(&fixture.at("a")) > before, "{second}");
+    }
 }
