@@ -4,6 +4,10 @@
 //! one that it cancels is gone. So whatever the moment of a kill, nothing that configbump made is missing from the record. A
 //! change of a file that is recorded already writes nothing here. When the log is much longer than what it says, it is
 //! written anew beside itself and renamed over.
+//!
+//! The first line names the version of the format; a log without one is of version 1. A reader ignores lines and fields that
+//! it does not know, and drops them when it writes the log anew. So a newer version may add lines and fields, and an older one
+//! still knows every file, and the newer one again after that. What a known line means never changes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,13 +35,18 @@ const BYTES_MAX: u64 = 64 << 20;
 /// Nor was a line larger than this, in bytes: a path of 2 KiB and two names are less, however they are written.
 const LINE_BYTES_MAX: u64 = 32 << 10;
 
+/// Version of the format that is written.
+const FORMAT: u32 = 1;
+
 /// The log is written anew when it has this many lines more than twice what it says.
 const SLACK_LINES: usize = 1000;
 
 /// A line of the log. The names are the format.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[serde(rename_all = "lowercase")]
 enum Line<'a> {
+    /// Version of the format that the following lines have.
+    Format { version: u32 },
     Own {
         #[serde(borrow)]
         path: Cow<'a, str>,
@@ -98,6 +107,8 @@ impl<'a> Line<'a> {
 /// What the log says.
 #[derive(Debug, Default)]
 struct Known {
+    /// Newest version of the format that the log names.
+    format: u32,
     owned: BTreeMap<RelPath, Arc<ObjectKey>>,
     made: BTreeSet<String>,
     generations: BTreeSet<String>,
@@ -144,7 +155,13 @@ impl Record {
             }
         }
         if unreadable > 0 {
-            tracing::warn!("{unreadable} lines of the record cannot be read: files that they stand for are left alone");
+            let newer = if known.format > FORMAT { ", which a newer configbump wrote" } else { "" };
+            tracing::warn!(
+                event = "state_unreadable",
+                lines = unreadable,
+                format = known.format,
+                "cannot read {unreadable} lines of the state file{newer}: they are ignored; files that only they name stay"
+            );
         }
         let log = match disk::open_log(spool.folder(), NAME, MODE) {
             Ok(log) if disk::is_single_file(&log)? => log,
@@ -333,10 +350,13 @@ impl Record {
             self.log = self.known.write(&self.spool)?;
             self.log_lines = self.known.lines();
         }
+        let is_new = self.log_lines == 0;
+        let mut lines = if is_new { encode(&Line::Format { version: FORMAT })? } else { Vec::new() };
+        lines.extend(encode(line)?);
         self.torn = true;
-        self.log.write_all(&encode(line)?)?;
+        self.log.write_all(&lines)?;
         self.torn = false;
-        self.log_lines += 1;
+        self.log_lines += 1 + usize::from(is_new);
         Ok(())
     }
 }
@@ -345,7 +365,7 @@ impl Known {
     fn lines(&self) -> usize {
         let flags = usize::from(self.live.is_some()) + usize::from(self.shown) + usize::from(self.untold);
         let good = if self.good.is_some() { 3 + 2 * self.since_good.len() } else { 0 };
-        self.owned.len() + self.made.len() + self.generations.len() + flags + good
+        1 + self.owned.len() + self.made.len() + self.generations.len() + flags + good
     }
 
     fn own(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
@@ -384,6 +404,7 @@ impl Known {
     /// Takes in one line of the log; whether it could be read. What it says is checked as if an object had said it.
     fn take_in(&mut self, line: &[u8]) -> bool {
         match serde_json::from_slice(line) {
+            Ok(Line::Format { version }) => self.format = self.format.max(version),
             Ok(Line::Own { path, kind, namespace, name }) => {
                 let (Ok(path), Some(kind)) = (RelPath::parse(&path), Kind::from_name(&kind)) else { return false };
                 let owner = ObjectKey { kind, namespace: namespace.into_owned(), name: name.into_owned() };
@@ -421,6 +442,7 @@ impl Known {
     fn write(&self, spool: &Spool) -> io::Result<File> {
         let (temporary, file) = spool.create(MODE)?;
         let mut out = io::BufWriter::new(file);
+        out.write_all(&encode(&Line::Format { version: FORMAT })?)?;
         let same = self.owned.iter().filter(|(path, _)| !self.since_good.contains_key(*path));
         let then = self.since_good.iter().filter_map(|(path, owner)| Some((path, owner.as_ref()?)));
         for (path, owner) in same.chain(then) {
@@ -492,6 +514,7 @@ mod tests {
         };
         let flag = |name: &str| format!("\"{name}\"");
         let lines = [
+            r#"{"format":{"version":1}}"#.to_owned(),
             own("gone", "n"),
             own("other", "n"),
             own("same", "n"),
@@ -516,6 +539,45 @@ mod tests {
         let again = Record::open(spool).expect("the record");
         assert_eq!(format!("{:?}", again.known), format!("{known:?}"));
         assert!(again.good().is_some_and(|name| name.ends_with('1')));
+    }
+
+    /// As a later version could write: more fields, and lines of other sorts.
+    #[test]
+    fn a_newer_format_loses_no_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let newer = [
+            r#"{"format":{"version":9,"writer":"configbump 9.0.0"}}"#,
+            r#"{"own":{"path":"a/b","kind":"ConfigMap","namespace":"s","name":"n","digest":"abc"}}"#,
+            r#"{"made":{"folder":"a","mode":493}}"#,
+            r#"{"compacted":{"lines":7}}"#,
+            r#"["of another form"]"#,
+            r#""paused""#,
+        ];
+        std::fs::write(dir.path().join(NAME), newer.join("\n") + "\n").expect("a record");
+        let open = || Record::open(Spool::for_tests(dir.path())).expect("the record");
+        let knows_all = |record: &Record| record.owns("a/b") && record.has_made("a");
+        let mut record = open();
+        assert!(knows_all(&record) && record.known.format == 9);
+        record.made("c").expect("a line");
+        assert!(knows_all(&open()) && open().has_made("c"));
+        record.known.write(&record.spool).expect("a log");
+        assert!(knows_all(&open()) && open().known.format == FORMAT);
+    }
+
+    #[test]
+    fn a_log_without_a_format_is_read_and_new_ones_begin_with_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join(NAME);
+        std::fs::write(&path, LINES.join("\n") + "\n").expect("a record");
+        let record = Record::open(Spool::for_tests(dir.path())).expect("the record");
+        assert!(record.owns("a/b") && record.has_made("a") && record.is_untold() && record.live().is_some());
+        std::fs::remove_file(&path).expect("the record");
+        let mut record = Record::open(Spool::for_tests(dir.path())).expect("a record");
+        record.made("a").expect("a line");
+        record.made("b").expect("a line");
+        let text = std::fs::read_to_string(&path).expect("the record");
+        assert_eq!(text.lines().map(|line| line.contains("format")).collect::<Vec<_>>(), [true, false, false]);
+        assert!(text.starts_with(r#"{"format":{"version":1}}"#), "{text}");
     }
 
     #[test]
