@@ -202,6 +202,21 @@ fn stat(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<Stat>> {
     }
 }
 
+/// Returns true if the file system ignores case: a file in the directory, whose name has lower case letters, is found in upper case,
+/// and there is one entry for both.
+pub(crate) fn ignores_case(folder: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let upper = name.to_ascii_uppercase();
+    if stat(folder, &upper)?.is_none() {
+        return Ok(false);
+    }
+    let mut found = 0;
+    entries(folder, |entry, _| {
+        found += usize::from(entry.to_bytes().eq_ignore_ascii_case(upper.as_bytes()));
+        Ok(())
+    })?;
+    Ok(found == 1)
+}
+
 /// What tells a file from all others, whatever its name: the device and the inode.
 pub(crate) fn identity(stat: Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)

@@ -188,6 +188,10 @@ impl<W: Write> Doctor<'_, W> {
         if let Some(lack) = &traits.lack {
             self.say(Verdict::Warn, "permissions", format_args!("{dir} {lack}"))?;
         }
+        if traits.ignores_case {
+            let text = format!("{dir} ignores case, so keys that differ only in case are one path; rename such keys");
+            self.say(Verdict::Warn, "case", text)?;
+        }
         if is_set && !traits.has_symlinks {
             let text = format!("the file system of {dir} has no symlinks; use --publish file, or an emptyDir");
             self.say(Verdict::Fail, way, text)?;

@@ -74,7 +74,7 @@ impl RelPath {
                 "." => return Err(PathError::Dots),
                 _ if component.starts_with("..") => return Err(PathError::Dots),
                 _ if component.len() > COMPONENT_BYTES_MAX => return Err(PathError::LongComponent),
-                OWN_FOLDER if depth == 0 => return Err(PathError::Own),
+                _ if depth == 0 && is_own_name(component) => return Err(PathError::Own),
                 _ => {}
             }
         }
@@ -99,6 +99,12 @@ impl RelPath {
     pub fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
     }
+}
+
+/// Returns true if a file system can take a name for that of configbump's own directory: some ignore case, and dots and spaces at
+/// the end.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    name.trim_end_matches(['.', ' ']).eq_ignore_ascii_case(OWN_FOLDER)
 }
 
 impl fmt::Display for RelPath {
@@ -154,6 +160,9 @@ mod tests {
             ("a\u{85}b", PathError::Control),
             (".configbump", PathError::Own),
             (".configbump/record", PathError::Own),
+            (".ConfigBump/record", PathError::Own),
+            (".CONFIGBUMP", PathError::Own),
+            (".configbump. ./lock", PathError::Own),
             (&"x".repeat(256), PathError::LongComponent),
             (&"x/".repeat(2000), PathError::Long),
             (&format!("{}x", "x/".repeat(PARTS_MAX)), PathError::Deep),

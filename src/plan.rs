@@ -8,6 +8,7 @@
 
 mod claims;
 mod layout;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use self::claims::{Claims, Fresh, Rank};
 pub use self::layout::{PlaceError, Places};
+use self::spelling::Spellings;
 use crate::content::{Content, Digest};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::{Entry, Object, ObjectKey};
@@ -96,6 +98,8 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Plan {
     places: Places,
+    /// Present if the file system ignores case.
+    spellings: Option<Spellings>,
     scopes: Vec<Listing>,
     objects: HashMap<Arc<ObjectKey>, Held>,
     claims: Claims,
@@ -128,11 +132,18 @@ impl Plan {
     #[must_use]
     pub fn new(places: Places, scopes: Vec<Scope>) -> Self {
         let scopes = scopes.into_iter().map(|scope| Listing { scope, list: 0, synced: false }).collect();
-        Self { places, scopes, objects: HashMap::new(), claims: Claims::default(), lingering: Vec::new() }
+        let (objects, claims, lingering) = (HashMap::new(), Claims::default(), Vec::new());
+        Self { places, spellings: None, scopes, objects, claims, lingering }
+    }
+
+    /// From here on, paths that differ only in case are one path, spelled as the first of them.
+    pub fn ignore_case(&mut self) {
+        self.spellings = Some(Spellings::default());
     }
 
     /// Enters a file that an earlier run wrote for an object. A list completed without the object removes it.
     pub fn restore(&mut self, path: RelPath, owner: &Arc<ObjectKey>) {
+        let path = spelled(&mut self.spellings, path);
         let held = self.objects.entry(Arc::clone(owner)).or_default();
         if let Err(at) = held.paths.binary_search(&path) {
             held.paths.insert(at, path.clone());
@@ -193,7 +204,7 @@ impl Plan {
     /// Whether an object claims this path: whatever is there, it is not for others to remove.
     #[must_use]
     pub fn is_claimed(&self, path: &str) -> bool {
-        self.claims.has(path)
+        self.claims.has(self.spellings.as_ref().map_or(path, |spellings| spellings.known(path)))
     }
 
     /// Whether the file at this path is what an object claims it to be.
@@ -239,7 +250,7 @@ impl Plan {
         let reported_before = held.state == state && object.resource_version.is_some();
         held.state = state;
         let rank = Rank::seen(object.created, &object.key);
-        let Placed { key, fresh, refusals } = place(&self.places, object);
+        let Placed { key, fresh, refusals } = place(&self.places, &mut self.spellings, object);
         if !reported_before {
             step.notices.extend(refusals.into_iter().map(|why| Notice::Refused { object: Arc::clone(&key), why }));
         }
@@ -283,6 +294,7 @@ impl Plan {
             self.objects.iter().filter(|(_, held)| held.holders.is_empty()).map(|(key, _)| Arc::clone(key)).collect();
         unheld.sort_unstable();
         unheld.iter().for_each(|key| self.forget_if_unheld(scope, key, step));
+        self.spellings.iter_mut().for_each(|spellings| spellings.trim(self.claims.paths()));
     }
 
     /// Removes what an object claims once no scope holds it and every scope that could still report it, `from` having
@@ -328,7 +340,14 @@ struct Placed {
     refusals: Vec<PlaceError>,
 }
 
-fn place(places: &Places, object: Object) -> Placed {
+fn spelled(spellings: &mut Option<Spellings>, path: RelPath) -> RelPath {
+    match spellings {
+        Some(spellings) => spellings.first(path),
+        None => path,
+    }
+}
+
+fn place(places: &Places, spellings: &mut Option<Spellings>, object: Object) -> Placed {
     let folder = match places.folder(&object) {
         Ok(folder) => folder,
         Err(why) => return Placed { key: object.key, fresh: None, refusals: vec![why] },
@@ -336,7 +355,8 @@ fn place(places: &Places, object: Object) -> Placed {
     let mut placed = Placed { key: object.key, fresh: None, refusals: Vec::new() };
     let mut fresh = Fresh::new();
     for Entry { key, content } in object.entries {
-        match places.path(&folder, &placed.key, &key) {
+        match places.path(&folder, &placed.key, &key).map(|path| spelled(spellings, path)) {
+            Ok(path) if fresh.contains_key(&path) => placed.refusals.push(PlaceError::SameFile { key, path }),
             Ok(path) => drop(fresh.insert(path, content)),
             Err(why) => placed.refusals.push(why),
         }

@@ -245,6 +245,11 @@ impl Pipeline {
             publisher.iter_mut().for_each(Publisher::changed);
         }
         let mut plan = Plan::new(Places::new(layout, dir), scopes);
+        if store.ignores_case() {
+            let dir = dir.display();
+            tracing::info!(event = "case_ignored", "{dir} ignores case: keys that differ only in case are one path");
+            plan.ignore_case();
+        }
         store.owned().for_each(|(path, owner)| plan.restore(path.clone(), owner));
         Self {
             plan,

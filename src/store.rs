@@ -71,6 +71,7 @@ pub struct Store {
     spool: Spool,
     record: Record,
     prune: Prune,
+    ignores_case: bool,
     /// What waits to be published, unless every change is at once.
     staging: Option<Staging>,
     /// Whether the record could not be written when it was to say last that a file is gone.
@@ -139,6 +140,7 @@ impl Store {
             own::require_symlinks(own.as_fd(), dir)?;
         }
         let record = Record::open(spool.clone()).map_err(in_dir)?;
+        let ignores_case = disk::ignores_case(own.as_fd(), own::LOCK_NAME).map_err(in_dir)?;
         let (dir_shown, foreign_kept) = (dir.to_owned(), BTreeMap::new());
         let mut store = Self {
             dir: dir_shown,
@@ -148,6 +150,7 @@ impl Store {
             spool,
             record,
             prune,
+            ignores_case,
             staging: None,
             is_unnoted: false,
             foreign_kept,
@@ -166,6 +169,12 @@ impl Store {
     #[must_use]
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Returns true if paths that differ in case only are one file.
+    #[must_use]
+    pub(crate) fn ignores_case(&self) -> bool {
+        self.ignores_case
     }
 
     /// Whether the directory is still the one that was opened, with configbump's own folder and lock in it. Else nothing that is

@@ -95,6 +95,11 @@ impl Claims {
         near.find_map(|(path, claims)| Some((path, claims.iter().find(|claim| claim.stand == Stand::Live)?)))
     }
 
+    /// Every claimed path.
+    pub(super) fn paths(&self) -> impl ExactSizeIterator<Item = &RelPath> {
+        self.by_path.keys()
+    }
+
     /// Whether any object claims the path, or one below it.
     pub(super) fn has(&self, path: &str) -> bool {
         self.by_path.contains_key(path)

@@ -25,6 +25,8 @@ pub enum PlaceError {
     Folder { folder: String, why: PathError },
     #[error("its key {key:?} cannot be a file: {why}")]
     Key { key: String, why: PathError },
+    #[error("its key {key:?} is the same file as {path}, for the file system ignores case; rename one of them")]
+    SameFile { key: String, path: RelPath },
     #[error("its key {key:?} has a slash, which only a folder annotation may have")]
     Slash { key: String },
 }

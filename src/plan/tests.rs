@@ -250,3 +250,16 @@ fn a_conflict_is_told_when_it_arises_and_not_again() {
     assert_eq!(told(2), RelPath::parse("a").map(conflict).into_iter().collect::<Vec<_>>());
     assert_eq!(told(2), []);
 }
+
+#[test]
+fn without_case_twins_are_one_path() {
+    let mut fixture = Fixture::new(1);
+    fixture.0.ignore_case();
+    assert_eq!(fixture.list(vec![object("a", 1, &["Ok"]), object("b", 2, &["ok"])]), ["write Ok of a", "park 1 of b"]);
+    assert!(fixture.0.is_claimed("OK"));
+    assert_eq!(fixture.step(0, What::Delete(key("a"))), ["promote 1 of b to Ok"]);
+    let both = Event { scope: 0, what: What::Apply(object("c", 3, &["X", "x"])) };
+    let Step { changes, notices } = fixture.0.step(both);
+    assert_eq!(changes.iter().map(words).collect::<Vec<_>>(), ["write X of c"]);
+    assert!(matches!(&notices[..], [Notice::Refused { why: PlaceError::SameFile { key, .. }, .. }] if key == "x"));
+}

@@ -41,6 +41,7 @@ pub struct Traits {
     /// True if a file can have a second name.
     pub has_links: bool,
     pub has_symlinks: bool,
+    pub ignores_case: bool,
     /// Permissions that a new file does not get, in words.
     pub lack: Option<String>,
 }
@@ -119,7 +120,8 @@ fn traits(own: BorrowedFd<'_>, permissions: &Permissions) -> io::Result<Traits> 
         }
         let has_links = disk::link(own, &renamed, own, &second)?;
         disk::unlink(own, second.as_str())?;
-        Ok(Traits { has_links, has_symlinks: disk::lack_of_symlinks(own, &second)?.is_none(), lack })
+        let has_symlinks = disk::lack_of_symlinks(own, &second)?.is_none();
+        Ok(Traits { has_links, has_symlinks, ignores_case: disk::ignores_case(own, &renamed)?, lack })
     })();
     for name in [&first, &renamed, &second] {
         disk::unlink(own, name.as_str())?;
@@ -139,8 +141,8 @@ mod tests {
         let examined = examine(folder.path(), MODES).expect("a good directory");
         let present = examined.present.expect("it is there");
         assert_eq!(present.owner, rustix::process::geteuid().as_raw());
-        let Traits { has_links, has_symlinks, lack } = present.traits;
-        assert!(has_links && has_symlinks && !present.is_kept && examined.free_bytes > 0);
+        let Traits { has_links, has_symlinks, ignores_case, lack } = present.traits;
+        assert!(has_links && has_symlinks && !ignores_case && !present.is_kept && examined.free_bytes > 0);
         assert_eq!(lack, None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
     }

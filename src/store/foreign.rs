@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use super::generation;
 use super::record::Record;
 use crate::disk;
-use crate::path::OWN_FOLDER;
+use crate::path::is_own_name;
 use crate::printable::printable;
 
 /// How deep it descends: more than any path that an object can ask for.
@@ -57,7 +57,7 @@ impl Removal {
         for (name, file_type) in found {
             let path = format!("{prefix}{}", name.to_string_lossy());
             let removed = match (file_type, name.to_str()) {
-                (FileType::Directory, Ok(OWN_FOLDER)) if depth == 0 => continue,
+                (FileType::Directory, Ok(text)) if depth == 0 && is_own_name(text) => continue,
                 // A tree of a set. A claimed path that is a folder of others is no file to keep.
                 (FileType::Directory, Ok(text)) if depth == 0 && generation::is_name(text) && is_ours(record, text) => {
                     continue;

@@ -134,7 +134,7 @@ fn a_set_without_symlinks_is_refused_and_leaves_no_tree() {
 }
 
 #[test]
-fn doctor_names_missing_permissions_and_symlinks() {
+fn doctor_names_what_a_fat_file_system_lacks() {
     run(async {
         let workspace = Workspace::new();
         fs::create_dir(workspace.beside("manifests")).expect("a directory");
@@ -142,9 +142,48 @@ fn doctor_names_missing_permissions_and_symlinks() {
         let launch = launch.arg("--dir").arg(workspace.dir()).arg("--manifests").arg(workspace.beside("manifests"));
         let ended = launch.among(on_fat(&workspace)).run().await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        for line in ["warn  permissions: ", "fail  --publish set: "] {
+        for line in ["warn  permissions: ", "warn  case: ", "fail  --publish set: "] {
             assert_eq!(ended.stdout.lines().filter(|found| found.starts_with(line)).count(), 1, "{line}: {ended:?}");
         }
         assert!(ended.stdout.contains("0700 instead of 0640"), "{ended:?}");
+    });
+}
+
+#[test]
+fn without_case_twins_conflict_and_the_state_is_safe() {
+    run(async {
+        let workspace = Workspace::new();
+        let manifests = [
+            manifest("ConfigMap", "a", "", "Ok", "1"),
+            manifest("ConfigMap", "b", "", "ok", "2"),
+            manifest("ConfigMap", "c", ".ConfigBump", "record", "3"),
+            manifest("ConfigMap", "d", "Deep", "x", "4"),
+            manifest("ConfigMap", "e", "deep", "X", "5"),
+        ];
+        let launch =
+            following(&workspace, &workspace.dir(), &manifests.each_ref().map(String::as_str)).args(["--prune", "all"]);
+        let launch = launch.among(on_fat(&workspace));
+        let is_kept = async |owners: [&str; 2]| {
+            let sidecar = launch.start();
+            let read = |path: &str| fs::read_to_string(sidecar.sees(&workspace.path(path))).unwrap_or_default();
+            sidecar.in_sync().await;
+            assert_eq!([read("OK"), read("Deep/X")], owners);
+            sidecar.says("`.configbump` is configbump's own").await;
+            assert!(read(".configbump/record").contains("\"own\""), "the state is overwritten");
+            assert_eq!(sidecar.lines_with(&["ConfigMap default/a has Ok, so ConfigMap default/b waits"]).len(), 1);
+            sidecar
+        };
+        drop(is_kept(["1", "4"]).await);
+        let sidecar = is_kept(["1", "4"]).await;
+        let read = |path: &str| fs::read_to_string(sidecar.sees(&workspace.path(path))).unwrap_or_default();
+        for number in [0, 3] {
+            fs::remove_file(workspace.beside("manifests").join(format!("{number}.yaml"))).expect("a manifest");
+        }
+        let took_over = || match [read("ok"), read("deep/x")] {
+            both if both == ["2", "5"] => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        sidecar.soon("the waiting twins", took_over).await;
+        assert_eq!(sidecar.lines_with(&["wrote"]).len(), 2);
     });
 }
