@@ -192,6 +192,11 @@ impl<W: Write> Doctor<'_, W> {
             let text = format!("{dir} ignores case, so keys that differ only in case are one path; rename such keys");
             self.say(Verdict::Warn, "case", text)?;
         }
+        if !traits.has_locks {
+            let text =
+                format!("{dir} cannot be locked (seccomp, or NFS without lockd); use it for one configbump only");
+            self.say(Verdict::Warn, "lock", text)?;
+        }
         if is_set && !traits.has_symlinks {
             let text = format!("the file system of {dir} has no symlinks; use --publish file, or an emptyDir");
             self.say(Verdict::Fail, way, text)?;

@@ -37,11 +37,13 @@ pub struct Present {
 
 /// Properties of a file system that a run depends on.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub struct Traits {
     /// True if a file can have a second name.
     pub has_links: bool,
     pub has_symlinks: bool,
     pub ignores_case: bool,
+    pub has_locks: bool,
     /// Permissions that a new file does not get, in words.
     pub lack: Option<String>,
 }
@@ -110,18 +112,20 @@ fn traits(own: BorrowedFd<'_>, permissions: &Permissions) -> io::Result<Traits> 
     let [first, renamed, second] =
         ["a", "b", "c"].map(|end| format!("{TEMPORARY_PREFIX}doctor-{}-{end}", std::process::id()));
     let tried = (|| {
-        let mut lack = None;
+        let (mut lack, mut has_locks) = (None, false);
         for kind in [Kind::Secret, Kind::ConfigMap] {
             let mode = permissions.mode(kind);
             let mut file = disk::open_log(own, &first, mode)?;
             file.write_all(b"\n")?;
             lack = lack.or(permissions.lack(&file, mode)?);
+            has_locks = flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
             disk::rename(own, &first, own, &renamed)?;
         }
         let has_links = disk::link(own, &renamed, own, &second)?;
         disk::unlink(own, second.as_str())?;
         let has_symlinks = disk::lack_of_symlinks(own, &second)?.is_none();
-        Ok(Traits { has_links, has_symlinks, ignores_case: disk::ignores_case(own, &renamed)?, lack })
+        let ignores_case = disk::ignores_case(own, &renamed)?;
+        Ok(Traits { has_links, has_symlinks, ignores_case, has_locks, lack })
     })();
     for name in [&first, &renamed, &second] {
         disk::unlink(own, name.as_str())?;
@@ -141,8 +145,8 @@ mod tests {
         let examined = examine(folder.path(), MODES).expect("a good directory");
         let present = examined.present.expect("it is there");
         assert_eq!(present.owner, rustix::process::geteuid().as_raw());
-        let Traits { has_links, has_symlinks, ignores_case, lack } = present.traits;
-        assert!(has_links && has_symlinks && !ignores_case && !present.is_kept && examined.free_bytes > 0);
+        let Traits { has_links, has_symlinks, ignores_case, has_locks, lack } = present.traits;
+        assert!(has_links && has_symlinks && has_locks && !ignores_case && !present.is_kept && examined.free_bytes > 0);
         assert_eq!(lack, None);
         assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
     }

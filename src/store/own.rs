@@ -81,13 +81,16 @@ fn clear(own: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     rustix::fs::renameat(own, name, own, &aside).map_err(|_| error)
 }
 
-/// Two of them would remove each other's files. A file system without locks has to do without.
+/// Two of them would remove each other's files. Where locks are refused, the one that starts last has the directory: it replaces the
+/// file of the lock, by which the other one notices and ends.
 pub(super) fn lock(own: BorrowedFd<'_>, dir: &Path) -> Result<File, OpenError> {
     let in_own = |error| OpenError::Write { dir: dir.join(OWN_FOLDER), error };
     let mut looks = 0;
     loop {
         let file = open_lock(own).map_err(in_own)?;
-        wait_for(&file, dir)?;
+        if let Some(error) = wait_for(&file, dir)? {
+            return take_over(own, dir, error).map_err(in_own);
+        }
         looks += 1;
         let has_name = has_name(own, LOCK_NAME, &file).map_err(in_own)?;
         if has_name && disk::is_single_file(&file).map_err(in_own)? {
@@ -112,18 +115,30 @@ pub(super) fn has_name(folder: BorrowedFd<'_>, name: &str, file: impl AsFd) -> i
     }
 }
 
-fn wait_for(lock: &File, dir: &Path) -> Result<(), OpenError> {
+/// Makes the directory this configbump's without a lock.
+fn take_over(own: BorrowedFd<'_>, dir: &Path, error: Errno) -> io::Result<File> {
+    let dir = dir.display();
+    tracing::warn!(
+        event = "lock_refused",
+        "cannot lock {dir}: {error}; use it for one configbump only: a second one that starts ends this one"
+    );
+    let name = format!("{TEMPORARY_PREFIX}{}", fastrand::u64(..));
+    let file = disk::open_log(own, &name, Mode::RUSR | Mode::WUSR)?;
+    disk::rename(own, &name, own, LOCK_NAME)?;
+    Ok(file)
+}
+
+/// Waits for the lock. Returns the error of a file system, or of a policy, that has none.
+fn wait_for(lock: &File, dir: &Path) -> Result<Option<Errno>, OpenError> {
     let asked = Instant::now();
     loop {
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
             // One that was killed may leave a process that it was just starting, which has a copy of the handle until its execve(2).
             Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_TIME_MAX => std::thread::sleep(LOCK_TIME_MAX / 50),
             Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked { dir: dir.to_owned() }),
-            Err(error) => {
-                tracing::debug!("{} cannot be locked: {error}", dir.display());
-                return Ok(());
-            }
-            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Ok(Some(error)),
+            Ok(()) => return Ok(None),
         }
     }
 }

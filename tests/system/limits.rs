@@ -105,7 +105,7 @@ type Argument = Option<(u8, u64, u64)>;
 
 /// Makes the kernel answer calls with this error if an argument has this value under this mask, as a seccomp profile does, for
 /// this thread and for what it starts.
-fn deny(error: i32, calls: &[(i64, Argument)]) {
+pub fn deny(error: i32, calls: &[(i64, Argument)]) {
     let rule = |(call, argument): &(i64, Argument)| {
         let condition = argument.map(|(index, mask, value)| {
             let masked = SeccompCmpOp::MaskedEq(mask);

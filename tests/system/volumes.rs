@@ -5,9 +5,12 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::libc;
+
 use crate::harness::sidecar::{Launch, WAYS};
-use crate::harness::wait::run;
+use crate::harness::wait::{PATIENCE, run};
 use crate::harness::workspace::{Workspace, write};
+use crate::limits::deny;
 
 /// User of configbump.
 const WRITER: u32 = 65532;
@@ -185,5 +188,27 @@ fn without_case_twins_conflict_and_the_state_is_safe() {
         };
         sidecar.soon("the waiting twins", took_over).await;
         assert_eq!(sidecar.lines_with(&["wrote"]).len(), 2);
+    });
+}
+
+#[test]
+fn without_locks_the_later_start_ends_the_earlier() {
+    deny(libc::ENOLCK, &[(libc::SYS_flock, None)]);
+    run(async {
+        let workspace = Workspace::new();
+        let launch = |value: &str| {
+            let manifest = manifest("ConfigMap", "a", "", "a", value);
+            following(&workspace, &workspace.dir(), &[&manifest])
+        };
+        let first = launch("1").start();
+        first.in_sync().await;
+        assert_eq!(first.lines_with(&["cannot lock", "No locks available"]).len(), 1);
+        let second = launch("1").start();
+        second.in_sync().await;
+        launch("2");
+        let ended = first.ended(PATIENCE).await;
+        assert!(ended.code == Some(1) && ended.stderr.contains("was removed or replaced"), "{ended:?}");
+        second.holds([("a", "2")]).await;
+        second.terminate().await;
     });
 }
