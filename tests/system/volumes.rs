@@ -104,18 +104,30 @@ fn on_fat(workspace: &Workspace) -> String {
 #[test]
 fn a_refused_mode_is_one_warning_and_files_arrive() {
     run(async {
-        for (modes, warnings) in [("0640", 1), ("0700", 0)] {
-            let workspace = Workspace::new();
-            let manifests = [manifest("ConfigMap", "a", "", "a", "1"), manifest("Secret", "b", "deep/er", "b", "2")];
-            let launch = following(&workspace, &workspace.dir(), &manifests.each_ref().map(String::as_str));
-            let launch = launch.args(["--file-mode", modes, "--secret-file-mode", modes]).among(on_fat(&workspace));
-            let sidecar = launch.start();
-            sidecar.in_sync().await;
-            let read = |path: &str| fs::read_to_string(sidecar.sees(&workspace.path(path))).unwrap_or_default();
-            assert_eq!([read("a"), read("deep/er/b")], ["1", "2"]);
-            let refused = sidecar.lines_with(&["cannot set the mode"]);
-            assert_eq!(refused.len(), warnings, "{refused:?}");
-        }
+        let workspace = Workspace::new();
+        let manifests = [manifest("ConfigMap", "a", "", "a", "1"), manifest("Secret", "b", "deep/er", "b", "2")];
+        let launch = following(&workspace, &workspace.dir(), &manifests.each_ref().map(String::as_str));
+        let sidecar = launch.among(on_fat(&workspace)).start();
+        sidecar.in_sync().await;
+        let read = |path: &str| fs::read_to_string(sidecar.sees(&workspace.path(path))).unwrap_or_default();
+        assert_eq!([read("a"), read("deep/er/b")], ["1", "2"]);
+        let refused = sidecar.lines_with(&["cannot set the mode"]);
+        assert_eq!(refused.len(), 1, "{refused:?}");
+    });
+}
+
+#[test]
+fn a_mode_that_is_right_already_is_not_set() {
+    deny(libc::EPERM, &[(libc::SYS_fchmod, None)]);
+    run(async {
+        let workspace = Workspace::new();
+        let manifests = [manifest("ConfigMap", "a", "", "a", "1"), manifest("Secret", "b", "", "b", "2")];
+        let launch = following(&workspace, &workspace.dir(), &manifests.each_ref().map(String::as_str));
+        let sidecar = launch.prelude("umask 022").start();
+        sidecar.in_sync().await;
+        assert_eq!([workspace.mode("a"), workspace.mode("b")], [0o644, 0o640]);
+        assert_eq!(sidecar.lines_with(&["cannot set the mode"]), [""; 0]);
+        sidecar.terminate().await;
     });
 }
 
