@@ -205,7 +205,12 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         if self.is_true("SKIP_TLS_VERIFY")? {
             self.set("SKIP_TLS_VERIFY", "tls-verify", "false");
         }
-        if let Some(port) = self.get("HEALTH_PORT")? {
+        if let Some(link) = self.get("HEALTH_PORT")?.filter(|port| is_service_link(port)) {
+            self.note(format!(
+                "HEALTH_PORT is ignored: {} comes from a Service named `health`; set a number, or enableServiceLinks: false",
+                quoted(&link)
+            ));
+        } else if let Some(port) = self.get("HEALTH_PORT")? {
             self.set("HEALTH_PORT", "listen", format!(":{port}"));
             self.note(
                 "HEALTH_PORT: /readyz and /livez are there in place of /healthz; change the pod's probes".to_owned(),
@@ -231,4 +236,9 @@ impl<L: Fn(&str) -> Option<OsString>> Reader<L> {
         }
         Ok(())
     }
+}
+
+/// Returns true if Kubernetes sets a variable `NAME_PORT` to this value for a Service: `tcp://10.96.0.9:80`.
+fn is_service_link(value: &str) -> bool {
+    ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
 }

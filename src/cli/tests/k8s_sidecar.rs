@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use clap::CommandFactory as _;
+
 use super::{asked, config_in, refusal_in};
 use crate::config::{Config, InitialBump, Layout, Namespaces, SourceConfig};
 use crate::object::Kind;
@@ -141,4 +143,40 @@ fn without_the_word_its_variables_count_for_nothing() {
     let config = config_in("-d /d -l app=web", &environment);
     assert_eq!((config.selection.namespaces, config.log_level), (Namespaces::Unset, Level::Info));
     assert!(config.bump.exec.is_none());
+}
+
+#[test]
+fn a_service_named_health_sets_no_port() {
+    for link in ["tcp://10.96.0.9:80", "udp://10.96.0.9:53", "sctp://[fd00::9]:80"] {
+        let config = sidecar(&[("HEALTH_PORT", link)]);
+        assert_eq!(config.listen, None, "{link}");
+        let notes: Vec<_> = config.notes.iter().filter(|note| note.contains("HEALTH_PORT")).collect();
+        assert!(
+            matches!(notes[..], [note] if note.contains(link) && note.contains("enableServiceLinks: false")),
+            "{notes:?}"
+        );
+    }
+    assert!(
+        refusal_in("k8s-sidecar", &[("LABEL", "a"), ("FOLDER", "/d"), ("HEALTH_PORT", "http://a")])
+            .contains("HEALTH_PORT")
+    );
+}
+
+#[test]
+fn no_other_variable_can_be_a_service_link() {
+    let lookups = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    // So that every variable is looked up.
+    let values = [("REQ_URL", "http://a"), ("REQ_METHOD", "POST"), ("REQ_USERNAME", "a"), ("REQ_PASSWORD", "a")];
+    let lookup = |name: &str| {
+        lookups.borrow_mut().insert(name.to_owned());
+        values.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).into())
+    };
+    crate::cli::k8s_sidecar::Asked::read(lookup).unwrap_or_else(|error| panic!("{error}"));
+    let own = crate::cli::Cli::command().get_arguments().filter_map(crate::cli::variable_of).collect::<Vec<_>>();
+    let of_cm_bump = crate::cli::variables::OF_CM_BUMP.iter().map(|alias| alias.name.to_owned());
+    let names: Vec<_> = lookups.into_inner().into_iter().chain(own).chain(of_cm_bump).collect();
+    assert!(names.len() > 50, "{names:?}");
+    // A Service `name` sets NAME_PORT, NAME_PORT_80_TCP and its like, and NAME_SERVICE_HOST and its like.
+    let is_link = |name: &&String| name.ends_with("_PORT") || name.contains("_PORT_") || name.contains("_SERVICE_");
+    assert_eq!(names.iter().filter(is_link).collect::<Vec<_>>(), ["HEALTH_PORT"]);
 }
