@@ -37,4 +37,7 @@ pub mod threads;
 
 // For tests.
 #[cfg(test)]
+#[path = "../tests/harness/default_signals.rs"]
+mod default_signals;
+#[cfg(test)]
 mod fuzz;

@@ -6,6 +6,7 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use super::*;
+use crate::default_signals::use_default_signals;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -20,6 +21,7 @@ const LINES: usize = 100_000;
 
 /// Runs the script with sh in the directory.
 fn shell(dir: &TempDir, script: &str, limit: Duration) -> Command {
+    use_default_signals();
     let script = format!("cd {{}} && {{ {script}\n}}");
     Command::new(&["sh", "-c", &script].map(str::to_owned), dir.path(), limit)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
+use crate::default_signals::use_default_signals;
 use crate::role;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -108,6 +109,7 @@ impl Asked {
         }
         start.stdin(if self.on_terminal { Stdio::piped() } else { Stdio::null() });
         start.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        use_default_signals();
         let child = start.spawn().expect("to start");
         let control = self.controlled.then(|| fs::OpenOptions::new().write(true).open(&control).expect("its pipe"));
         Supervised { child, folder, control }

@@ -3,6 +3,8 @@
 //! As a subreaper, the supervisor adopts whatever its process starts, so each test gives it a process of its own: this
 //! executable again, in one of the roles of `role`. That is why it has a `main` of its own.
 
+#[path = "../harness/default_signals.rs"]
+mod default_signals;
 mod harness;
 mod init;
 mod role;

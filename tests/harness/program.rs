@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::default_signals::use_default_signals;
 use super::wait::{PATIENCE, until};
 use super::workspace::Workspace;
 
@@ -19,13 +20,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it. It is asked to end should the test's thread end without having done so.
+    /// Starts it, with default signal actions. It is asked to end should the test's thread end without having done so.
     pub fn start<A: AsRef<OsStr>>(workspace: &Workspace, program: &str, args: impl IntoIterator<Item = A>) -> Self {
         let log = workspace.fresh("program");
         let output = File::create_new(&log).expect("a temporary folder takes a file");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", program]).args(args).process_group(0).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("an open file")).stderr(output);
+        use_default_signals();
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; it is part of util-linux"));
         Self { child: child.into(), log }
     }

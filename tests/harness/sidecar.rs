@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::access::Access;
 use super::cluster::ApiServer;
+use super::default_signals::use_default_signals;
 use super::namespace::Namespace;
 use super::object::LABELS;
 use super::processes::Processes;
@@ -168,6 +169,7 @@ impl<'w> Launch<'w> {
         let stdout = self.workspace.fresh("stdout");
         command.stdin(Stdio::null()).stderr(stderr);
         command.stdout(File::create_new(&stdout).expect("a temporary folder takes a file"));
+        use_default_signals();
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; it is part of util-linux"));
         let (workspace, command, is_below) = (self.workspace, format!("{:?}", self.args), !self.join.is_empty());
         Sidecar { workspace, command, child: child.into(), is_below, log, stdout }

@@ -6,6 +6,7 @@ mod harness {
     pub mod account;
     pub mod certificates;
     pub mod cluster;
+    pub mod default_signals;
     pub mod endpoints;
     pub mod etcd;
     pub mod faulty;

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::bump::BootTime;
+use crate::default_signals::use_default_signals;
 use crate::object::{Kind, ObjectKey};
 use crate::path::RelPath;
 
@@ -32,6 +33,7 @@ fn large_batch() -> Result<Batch, crate::path::PathError> {
 
 /// Runs the script with sh in the directory.
 fn shell(dir: &TempDir, script: &str, timeout: Duration) -> Exec {
+    use_default_signals();
     let script = format!("cd {{}} && {{ {script}\n}}");
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
     Exec::new(ExecConfig { command, dir: dir.path().to_owned(), timeout })
