@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::bump::BumpError;
+use crate::bump::process::Handling;
 use crate::bump::signal::Signaller;
 use crate::bump::url::Url;
 use crate::command;
@@ -240,8 +241,16 @@ impl<W: Write> Doctor<'_, W> {
             self.facts.target_user = Some(user);
             match found.refusal {
                 Some(why) => self.say(Verdict::Fail, "target", why)?,
-                None if found.is_prepared => {
+                None if found.handling == Handling::Yes => {
                     self.say(Verdict::Ok, "target", format_args!("{target} of user {user} may be sent {name}"))?;
+                }
+                None if found.handling == Handling::Unknown => {
+                    let text = format!(
+                        "{target} of user {user} may be sent {name}, but the kernel does not show whether it handles it"
+                    );
+                    let remedy =
+                        "configbump sends it when the program is 2 s old; check that the program handles it by then";
+                    self.say(Verdict::Warn, "target", format_args!("{text}; {remedy}"))?;
                 }
                 None => {
                     let text = format!("{target} of user {user} has no handler for {name}, which would end or stop it");

@@ -16,7 +16,7 @@ mod parse;
 mod tests;
 mod view;
 
-pub(crate) use handle::{Handle, Sent};
+pub(crate) use handle::{Handle, Handling, Sent};
 use view::View;
 
 const HIDDEN: &str = "/proc is mounted with hidepid, which hides the processes of other users; mount it without, \
@@ -90,8 +90,10 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub identity: Identity,
-    /// The name of its executable. Its command line may hold secrets, so nobody keeps that.
+    /// The name of its executable. Its command line may hold secrets, so configbump does not keep that.
     pub name: String,
+    /// If it is a shell or another wrapper: the nearest programs below it that answer the specification, too.
+    pub wrapped: Vec<Target>,
 }
 
 impl fmt::Display for Target {

@@ -8,18 +8,20 @@ use clap::ValueEnum;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::bump::process::{self, Handle, Identity, Sent, Target, TargetSpec};
+use crate::bump::process::{self, Handle, Handling, Identity, Sent, Target, TargetSpec};
 use crate::bump::{Batch, BootTime, BumpError};
 use crate::child::is_awaited;
 use crate::threads::{READERS, ThreadError};
 
 mod examine;
 mod number;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
 pub use examine::Examined;
 pub use number::{Signal, SignalError};
+use refusal::{denied, refused};
 
 /// How long a target may ignore or block the signal before that is taken for its intent. HAProxy 2.6 does both with USR2 at
 /// its start, and anew after each reload, until its master is ready: what comes meanwhile is lost, or ends it.
@@ -65,6 +67,8 @@ struct Told {
     targets: BTreeSet<Identity>,
     /// Whether the log has it that there are several.
     are_several: bool,
+    /// The wrapper that the log names last, with what it wraps.
+    wrapper: Option<Identity>,
     /// Since when targets have been seen to ignore or block the signal without a break.
     deaf: BTreeMap<Identity, BootTime>,
 }
@@ -142,7 +146,8 @@ impl Signaller {
     }
 
     /// Tells every target that does not know yet, and gives one that ended before it could be told.
-    fn tell_all(&mut self, mut targets: Vec<Target>, batch: &Batch) -> Result<Option<Target>, BumpError> {
+    fn tell_all(&mut self, targets: Vec<Target>, batch: &Batch) -> Result<Option<Target>, BumpError> {
+        let mut targets = self.unwrapped(targets)?;
         self.told.deaf.retain(|identity, _| targets.iter().any(|target| target.identity == *identity));
         targets.retain(|Target { identity, .. }| {
             batch.concerns(identity.started) && !self.told.targets.contains(identity)
@@ -161,6 +166,30 @@ impl Signaller {
             }
         }
         problem.map_or(Ok(gone), Err)
+    }
+
+    /// Puts the programs that a wrapper waits for in the place of the wrapper, if that does not handle the signal.
+    fn unwrapped(&self, targets: Vec<Target>) -> Result<Vec<Target>, BumpError> {
+        let mut unwrapped = Vec::new();
+        for target in targets {
+            let handle = if target.wrapped.is_empty() { None } else { Handle::open(&target)? };
+            match handle {
+                Some(handle) if self.would_harm(&handle, &target)? => unwrapped.extend(target.wrapped),
+                _ => unwrapped.push(target),
+            }
+        }
+        Ok(unwrapped)
+    }
+
+    /// Says once how to signal the program instead of its wrapper, which has handled the signal.
+    fn name_wrapped(&mut self, target: &Target) {
+        if !target.wrapped.is_empty() && self.told.wrapper.replace(target.identity) != Some(target.identity) {
+            let (signal, wrapped) = (self.signal, Few(&target.wrapped));
+            tracing::info!(
+                "{target} handles {signal} and waits for {wrapped}, which --process-command matches, too; to signal that, begin the \
+                 expression with ^"
+            );
+        }
     }
 
     /// Sends the signal to a target unless that would harm it or be in vain; false if it has ended.
@@ -182,10 +211,21 @@ impl Signaller {
                 }
             }
         }
+        let is_unknown = handle.handles(signal, target)? == Some(Handling::Unknown);
+        if self.unhandled == Unhandled::Skip && is_unknown && self.may_be_starting(&handle, target)? {
+            tracing::info!(
+                "{target} is younger than {UNTOLD_START:?} and is not sent {signal} (unhandled signal: skip)"
+            );
+            return Ok(true);
+        }
         if self.unhandled == Unhandled::Wait && self.may_be_starting(&handle, target)? {
+            let why = if is_unknown {
+                "has handlers that the kernel does not show"
+            } else {
+                "catches every signal, as a program in Go does from its first moment,"
+            };
             return Err(BumpError::Unready(format!(
-                "{target} catches every signal, as a program in Go does from its first moment, and is younger than \
-                 {UNTOLD_START:?}; waiting until it is not (unhandled signal: wait)"
+                "{target} {why} and is younger than {UNTOLD_START:?}; waiting until it is not (unhandled signal: wait)"
             )));
         }
         if self.unhandled == Unhandled::Wait && self.is_deaf_for_now(&handle, target)? {
@@ -202,9 +242,11 @@ impl Signaller {
                     pid = target.identity.pid,
                     "sent {signal} to {target}"
                 );
+                self.name_wrapped(target);
                 Ok(true)
             }
             Sent::Gone => Ok(false),
+            Sent::Denied => Err(denied(signal, target)),
             Sent::Refused => match handle.user(target)? {
                 Some(user) => Err(refused(signal, target, user, rustix::process::geteuid().as_raw())),
                 None => Ok(false),
@@ -238,7 +280,7 @@ impl Signaller {
             return Ok(false);
         }
         // If it has ended, sending will tell.
-        Ok(!handle.handles(self.signal, target)?.unwrap_or(true))
+        Ok(handle.handles(self.signal, target)? == Some(Handling::No))
     }
 }
 
@@ -262,19 +304,4 @@ impl fmt::Display for Few<'_> {
         f.write_str(&shown.join(", "))?;
         if self.0.len() > FEW { write!(f, " and {} more", self.0.len() - FEW) } else { Ok(()) }
     }
-}
-
-/// `kill(2)` has the rule: the sender's user is the target's, or it has `CAP_KILL`.
-fn refused(signal: Signal, target: &Target, user: u32, own: u32) -> BumpError {
-    BumpError::Failed(if user == own {
-        format!(
-            "may not send {signal} to {target}, although both run as user {user}: a security module such as AppArmor \
-             or SELinux refuses it; give both the same profile"
-        )
-    } else {
-        format!(
-            "may not send {signal} to {target}: it runs as user {user} and configbump as user {own}; run both as the \
-             same user (runAsUser), or configbump with the capability CAP_KILL"
-        )
-    })
 }

@@ -82,6 +82,16 @@ impl Target {
         log.lines().map(str::to_owned).collect()
     }
 
+    /// Waits until it has noted this line so often, and nothing else.
+    pub async fn noted_times(&self, line: &str, count: usize) {
+        self.program
+            .until(&format!("{count} bumps that see {line:?}"), async || {
+                let bumps = self.bumps();
+                if bumps == vec![line; count] { Ok(()) } else { Err(format!("{bumps:?}")) }
+            })
+            .await;
+    }
+
     /// Waits until it has noted exactly this.
     pub async fn noted<const N: usize>(&self, wanted: [&str; N]) {
         self.program

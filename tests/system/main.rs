@@ -54,6 +54,7 @@ mod images;
 mod input;
 mod install;
 mod k8s_sidecar;
+mod kernels;
 mod layout;
 mod limits;
 mod log;

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
+use rustix::process::{Pid, PidfdFlags, getpid, kill_process, pidfd_open, pidfd_send_signal, test_kill_process};
 
 use super::Target;
 use super::folder::{Folder, Obstacle};
+use super::parse::Status;
 use crate::bump::BumpError;
 use crate::bump::signal::Signal;
 
@@ -15,7 +16,16 @@ use crate::bump::signal::Signal;
 #[derive(Debug)]
 pub struct Handle {
     folder: Folder,
-    pidfd: OwnedFd,
+    hold: Hold,
+}
+
+/// What keeps a PID from being another process's.
+#[derive(Debug)]
+enum Hold {
+    Pidfd(OwnedFd),
+    /// A child that has not been waited for, where there are no pidfds. The thread of the [`Handle`] is the only one that waits for
+    /// children.
+    Child(Pid),
 }
 
 /// What became of a signal.
@@ -24,8 +34,19 @@ pub enum Sent {
     Yes,
     /// The process has ended.
     Gone,
-    /// configbump may not.
+    /// configbump may not (EPERM).
     Refused,
+    /// A security module denies it (EACCES).
+    Denied,
+}
+
+/// Whether a process has prepared for a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    Yes,
+    No,
+    /// The kernel does not show it.
+    Unknown,
 }
 
 impl Handle {
@@ -35,43 +56,55 @@ impl Handle {
             return Ok(None);
         };
         let Some(folder) = if_there(Folder::open(target.identity.pid), target)? else { return Ok(None) };
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        // If it has its PID until now, the pidfd is its own.
+        let stat = if_there(folder.stat(), target)?.filter(|stat| stat.started == target.identity.started);
+        let Some(stat) = stat else { return Ok(None) };
+        let hold = match pidfd {
+            Ok(pidfd) => Hold::Pidfd(pidfd),
             Err(Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(failed("open a handle of", target, error)),
+            Err(_) if i32::try_from(stat.parent) == Ok(getpid().as_raw_pid()) => Hold::Child(pid),
+            Err(error) => return Err(failed("open a pidfd of", target, error)),
         };
-        // It has had its PID until now, so the handle is its own.
-        let stat = if_there(folder.stat(), target)?;
-        let is_same = stat.is_some_and(|stat| stat.started == target.identity.started);
-        Ok(is_same.then_some(Self { folder, pidfd }))
+        Ok(Some(Self { folder, hold }))
     }
 
     /// Whether it has seen to it what a signal does: by a handler, by ignoring it, or by blocking it in each of its
     /// threads in order to fetch it itself (`signalfd(2)`, `sigwait(3)`). While the only thread of a process is in
     /// `sigwait`, the kernel does not show the signal as blocked, so that one seems not to have. None if it has ended.
-    pub fn handles(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
+    pub fn handles(&self, signal: Signal, target: &Target) -> Result<Option<Handling>, BumpError> {
         let Some(status) = if_there(self.folder.status(), target)? else { return Ok(None) };
-        if status.handles(signal) || !status.blocks(signal) {
-            return Ok(Some(status.handles(signal)));
-        }
-        let threads = if_there(self.folder.threads(), target)?;
-        Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
+        let Some(masks) = status.signals else { return Ok(Some(Handling::Unknown)) };
+        let handles = if masks.handles(signal) || !masks.blocks(signal) {
+            Some(masks.handles(signal))
+        } else {
+            self.is_blocked_everywhere(signal, target)?
+        };
+        Ok(handles.map(|handles| if handles { Handling::Yes } else { Handling::No }))
     }
 
-    /// Whether its handlers say nothing of what it will do about a signal; none if it has ended.
+    /// Returns true if its handlers say nothing of what it will do about a signal, or are unknown; none if it has ended.
     pub fn catches_everything(&self, target: &Target) -> Result<Option<bool>, BumpError> {
-        Ok(if_there(self.folder.status(), target)?.map(|status| status.catches_everything()))
+        let status = if_there(self.folder.status(), target)?;
+        Ok(status.map(|status| status.signals.is_none_or(|masks| masks.catches_everything())))
     }
 
     /// Whether a signal would not reach it at present: it ignores it, or blocks it in each of its threads; none if it has
     /// ended.
     pub fn is_deaf(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
         let Some(status) = if_there(self.folder.status(), target)? else { return Ok(None) };
-        if status.ignores(signal) || !status.blocks(signal) {
-            return Ok(Some(status.ignores(signal)));
+        match status.signals {
+            None => Ok(Some(false)),
+            Some(masks) if masks.ignores(signal) || !masks.blocks(signal) => Ok(Some(masks.ignores(signal))),
+            Some(_) => self.is_blocked_everywhere(signal, target),
         }
+    }
+
+    /// Returns true if each of its threads blocks the signal; none if it has ended.
+    fn is_blocked_everywhere(&self, signal: Signal, target: &Target) -> Result<Option<bool>, BumpError> {
         let threads = if_there(self.folder.threads(), target)?;
-        Ok(threads.map(|threads| threads.iter().all(|thread| thread.blocks(signal))))
+        let blocks = |thread: &Status| thread.signals.is_some_and(|masks| masks.blocks(signal));
+        Ok(threads.map(|threads| threads.iter().all(blocks)))
     }
 
     /// The real user of the process; none if it has ended.
@@ -79,27 +112,32 @@ impl Handle {
         Ok(if_there(self.folder.status(), target)?.map(|status| status.user))
     }
 
-    /// Whether configbump may send it a signal; none if it has ended.
-    pub fn may_signal(&self, target: &Target) -> Result<Option<bool>, BumpError> {
+    /// Returns what would become of a signal to it, which is not sent.
+    pub fn may_signal(&self, target: &Target) -> Result<Sent, BumpError> {
         let pid = i32::try_from(target.identity.pid).ok().and_then(Pid::from_raw);
-        // Nothing is sent, so whoever may have the PID by now comes to no harm.
-        let may = match pid.map(test_kill_process) {
-            Some(Ok(())) => true,
-            Some(Err(Errno::PERM)) => false,
-            None | Some(Err(Errno::SRCH)) => return Ok(None),
-            Some(Err(error)) => return Err(failed("ask whether to signal", target, error)),
-        };
+        // Nothing is sent, so a process that may have the PID by now comes to no harm.
+        let Some(may) = pid.map(test_kill_process) else { return Ok(Sent::Gone) };
+        let sent = outcome(may).map_err(|error| failed("ask whether to signal", target, error))?;
         // If it is still there, the answer was about it.
-        Ok(if_there(self.folder.stat(), target)?.map(|_| may))
+        Ok(if_there(self.folder.stat(), target)?.map_or(Sent::Gone, |_| sent))
     }
 
     pub fn send(&self, signal: Signal, target: &Target) -> Result<Sent, BumpError> {
-        match pidfd_send_signal(&self.pidfd, signal.raw()) {
-            Ok(()) => Ok(Sent::Yes),
-            Err(Errno::SRCH) => Ok(Sent::Gone),
-            Err(Errno::PERM) => Ok(Sent::Refused),
-            Err(error) => Err(failed(&format!("send {signal} to"), target, error)),
-        }
+        let sent = match &self.hold {
+            Hold::Pidfd(pidfd) => pidfd_send_signal(pidfd, signal.raw()),
+            Hold::Child(pid) => kill_process(*pid, signal.raw()),
+        };
+        outcome(sent).map_err(|error| failed(&format!("send {signal} to"), target, error))
+    }
+}
+
+fn outcome(sent: Result<(), Errno>) -> Result<Sent, Errno> {
+    match sent {
+        Ok(()) => Ok(Sent::Yes),
+        Err(Errno::SRCH) => Ok(Sent::Gone),
+        Err(Errno::PERM) => Ok(Sent::Refused),
+        Err(Errno::ACCESS) => Ok(Sent::Denied),
+        Err(error) => Err(error),
     }
 }
 
@@ -114,10 +152,15 @@ fn if_there<T>(read: Result<T, Obstacle>, target: &Target) -> Result<Option<T>, 
 }
 
 fn failed(what: &str, target: &Target, error: Errno) -> BumpError {
-    let remedy = if error == Errno::NOSYS {
-        "; signals need Linux 5.3 or newer, and a seccomp profile that allows pidfd"
-    } else {
-        ""
+    const OTHERWISE: &str = "or run the program by configbump (-- COMMAND), which needs no pidfd";
+    let remedy = match error {
+        Errno::NOSYS => format!("; use a node with Linux 5.3 or newer, {OTHERWISE}"),
+        Errno::PERM => {
+            format!(
+                "; use a seccomp profile that allows pidfd_open and pidfd_send_signal (update the runtime), {OTHERWISE}"
+            )
+        }
+        _ => String::new(),
     };
     BumpError::Failed(format!("cannot {what} {target}: {}{remedy}", io::Error::from(error)))
 }

@@ -25,7 +25,13 @@ pub struct Stat {
 pub struct Status {
     /// Its real user.
     pub user: u32,
-    /// A bit for each signal: blocked, ignored, caught.
+    /// None where the kernel does not show them, as gVisor.
+    pub signals: Option<SignalMasks>,
+}
+
+/// A bit for each signal that a process or thread blocks, ignores or catches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalMasks {
     pub blocked: u64,
     pub ignored: u64,
     pub caught: u64,
@@ -34,7 +40,7 @@ pub struct Status {
 /// The flag of a kernel thread, in `include/linux/sched.h` of Linux.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-impl Status {
+impl SignalMasks {
     /// Whether it has seen to it what this signal does.
     pub fn handles(&self, signal: Signal) -> bool {
         is_in(self.ignored | self.caught, signal)
@@ -91,13 +97,14 @@ pub fn status(text: &[u8]) -> Option<Status> {
         let value = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()))?;
         std::str::from_utf8(value).ok()?.split_ascii_whitespace().next()
     };
-    let mask = |key| u64::from_str_radix(line(key)?, 16).ok();
-    Some(Status {
-        user: line("Uid:")?.parse().ok()?,
-        blocked: mask("SigBlk:")?,
-        ignored: mask("SigIgn:")?,
-        caught: mask("SigCgt:")?,
-    })
+    let user = line("Uid:")?.parse().ok()?;
+    let Some(masks) = ["SigBlk:", "SigIgn:", "SigCgt:"].map(line).into_iter().collect::<Option<Vec<_>>>() else {
+        return Some(Status { user, signals: None });
+    };
+    let [blocked, ignored, caught] = masks[..] else { return None };
+    let mask = |text| u64::from_str_radix(text, 16).ok();
+    let signals = SignalMasks { blocked: mask(blocked)?, ignored: mask(ignored)?, caught: mask(caught)? };
+    Some(Status { user, signals: Some(signals) })
 }
 
 /// Reads `/proc/PID/cmdline`: the words of the command line with a space between two of them. Kernel threads,
@@ -154,14 +161,23 @@ mod tests {
             SigIgn:\t8000000000000000\nSigCgt:\t0000000000000001\n";
         let status = status(text.as_bytes()).expect("a status");
         assert_eq!(status.user, 101);
+        let status = status.signals.expect("masks");
         let signal = |text: &str| text.parse().expect("a signal");
         assert!(status.handles(signal("HUP")) && status.handles(signal("64")) && status.blocks(signal("INT")));
         assert!(!status.handles(signal("INT")) && !status.handles(signal("63")) && !status.blocks(signal("HUP")));
     }
 
     #[test]
+    fn status_without_signal_masks_leaves_them_unknown() {
+        let text = "Name:\ta\nState:\tS (sleeping)\nPid:\t7\nPPid:\t1\nUid:\t5\t5\t5\t5\nThreads:\t1\n";
+        assert_eq!(status(text.as_bytes()), Some(Status { user: 5, signals: None }));
+        let wrong = format!("{text}SigBlk:\t0\nSigIgn:\tx\nSigCgt:\t0\n");
+        assert_eq!(status(wrong.as_bytes()), None);
+    }
+
+    #[test]
     fn a_program_in_go_is_seen_to_catch_everything() {
-        let catching = |caught| Status { user: 0, blocked: 0, ignored: 0, caught };
+        let catching = |caught| SignalMasks { blocked: 0, ignored: 0, caught };
         // A program of Go, and two masks such as those of servers that ask for what they need.
         for (caught, is) in [(0xffff_fffd_7fc1_fefd, true), (0x1_9800_4a07, false), (0x1_8000_0440, false)] {
             assert_eq!(catching(caught).catches_everything(), is, "{caught:x}");

@@ -300,6 +300,19 @@ fn what_has_started_configbump_with_its_options_is_found_by_pid_only() {
     assert_eq!(chosen(&view, &spec(Who::Pid(3), None)), [3]);
 }
 
+#[test]
+fn programs_below_wrappers_are_known() {
+    let wrapped = |processes: &[(u32, u32, &str, bool)]| {
+        let targets = view(processes).choose(&spec(command("x"), None), &nobody_helps);
+        let pids = |targets: &[Target]| targets.iter().map(|target| target.identity.pid).collect::<Vec<_>>();
+        (pids(&targets), targets.iter().flat_map(|target| pids(&target.wrapped)).collect::<Vec<_>>())
+    };
+    let nginx = [(3, 1, "sh", true), (5, 3, "timeout", true), (9, 5, "nginx", true), (10, 9, "nginx", true)];
+    assert_eq!(wrapped(&nginx), (vec![3], vec![9]), "the nearest one, and not its worker");
+    assert_eq!(wrapped(&nginx[2..]), (vec![9], vec![]), "a program is no wrapper");
+    assert_eq!(wrapped(&[(3, 1, "sh", true), (5, 3, "sh", true)]), (vec![3], vec![]), "a fork looks like its parent");
+}
+
 fn any_view() -> impl Strategy<Value = View> {
     let seen =
         (0..20_u32, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(parent, process, is_parent, own)| {

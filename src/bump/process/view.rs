@@ -14,6 +14,31 @@ use crate::bump::{BootTime, BumpError};
 const EXEC_LOOKS: usize = 5;
 const EXEC_WAIT: Duration = Duration::from_millis(1);
 
+/// Programs that have the command line of the program that they run in their own: shells, and what starts a program and waits for
+/// its end.
+const WRAPPERS: [&str; 20] = [
+    "ash",
+    "bash",
+    "busybox",
+    "catatonit",
+    "dash",
+    "docker-init",
+    "dumb-init",
+    "fish",
+    "ksh",
+    "mksh",
+    "nsenter",
+    "runuser",
+    "sh",
+    "su",
+    "sudo",
+    "timeout",
+    "tini",
+    "tini-static",
+    "unshare",
+    "zsh",
+];
+
 /// What the choice has to know of a process.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -80,9 +105,15 @@ impl View {
         let candidates: BTreeMap<_, _> =
             self.processes.iter().filter(|(pid, seen)| self.is_candidate(**pid, seen, spec, is_helper)).collect();
         let outermost = candidates.iter().filter(|(_, seen)| !candidates.contains_key(&seen.parent));
-        let targets: Vec<Target> = outermost.map(|(pid, seen)| target(**pid, seen)).collect();
+        let target =
+            |(pid, seen): (&&u32, &&Seen)| Target { wrapped: wrapped(**pid, &candidates), ..target(**pid, seen) };
+        let targets: Vec<Target> = outermost.map(target).collect();
         // Only parents that changed while they were looked at can make a circle, which has nobody outside.
-        if targets.is_empty() { candidates.iter().map(|(pid, seen)| target(**pid, seen)).collect() } else { targets }
+        if targets.is_empty() {
+            candidates.iter().map(|(pid, seen)| self::target(**pid, seen)).collect()
+        } else {
+            targets
+        }
     }
 
     /// Whether there is nobody else: only configbump, those that it came from and those that came from it.
@@ -168,5 +199,23 @@ fn names(command_line: &str, executable: &str) -> bool {
 }
 
 fn target(pid: u32, seen: &Seen) -> Target {
-    Target { identity: Identity { pid, started: seen.started }, name: seen.name.clone() }
+    Target { identity: Identity { pid, started: seen.started }, name: seen.name.clone(), wrapped: Vec::new() }
+}
+
+/// Returns the nearest candidates below a wrapper that are none themselves. A shell that has just forked looks like its parent, so a
+/// shell below a shell is not taken for the program.
+fn wrapped(pid: u32, candidates: &BTreeMap<&u32, &Seen>) -> Vec<Target> {
+    let (mut programs, mut wrappers) = (Vec::new(), Vec::from([pid]));
+    let is_wrapper = |seen: &Seen| WRAPPERS.contains(&seen.name.as_str());
+    // A circle of parents cannot be reached from outside of it, and each process has one parent.
+    while let Some(wrapper) = wrappers.pop().filter(|pid| candidates.get(pid).is_some_and(|seen| is_wrapper(seen))) {
+        for (&&child, seen) in candidates.iter().filter(|(_, seen)| seen.parent == wrapper) {
+            if is_wrapper(seen) {
+                wrappers.push(child);
+            } else {
+                programs.push(target(child, seen));
+            }
+        }
+    }
+    programs
 }

@@ -15,6 +15,7 @@ use super::*;
 use crate::bump::process::{Who, parse_expression};
 use crate::bump::program::Signallers;
 use crate::child::start_awaited;
+use crate::default_signals::use_default_signals;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,6 +50,7 @@ impl Program {
     }
 
     fn spawn(command: &mut Command) -> Self {
+        use_default_signals();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program");
         let output = BufReader::new(child.stdout.take().expect("its output"));
         let (sender, lines) = channel();
@@ -339,10 +341,59 @@ fn a_refused_signal_names_both_users_and_what_it_takes() {
 
 #[test]
 fn a_signal_that_is_refused_to_the_same_user_is_a_security_modules_doing() {
-    let target = Target { identity: Identity { pid: 12, started: BootTime(Duration::ZERO) }, name: "a\nb".to_owned() };
+    let identity = Identity { pid: 12, started: BootTime(Duration::ZERO) };
+    let target = Target { identity, name: "a\nb".to_owned(), wrapped: Vec::new() };
     let text = refused(Signal::HUP, &target, 5, 5).to_string();
-    assert!(
-        text.starts_with(r"may not send SIGHUP to PID 12 (a\nb), although both run as user 5: a security"),
-        "{text}"
-    );
+    assert!(text.starts_with(r"may not send SIGHUP to PID 12 (a\nb): "), "{text}");
+    assert!(text.contains("give both containers the same"), "{text}");
+}
+
+/// Starts a shell that handles what `trap` says, and that runs and waits for a program that prints 1 at each HUP.
+fn wrapper(trap: &str, marker: &str) -> Program {
+    let program =
+        r#"$| = 1; $SIG{HUP} = sub { print "1\n" }; my $p = getppid; print "ready\n"; sleep 1 while getppid == $p"#;
+    let script = format!("{trap}\nperl -e '{program}' {marker}\ntrue");
+    let program = Program::spawn(Command::new("sh").args(["-c", &script, marker]));
+    program.expect("ready");
+    program
+}
+
+#[test]
+fn program_below_a_shell_without_handler_is_signalled() {
+    let marker = marker("wrapped");
+    for unhandled in [Unhandled::Wait, Unhandled::Send, Unhandled::Skip] {
+        let mut shell = wrapper("", &marker);
+        assert_eq!(bump(&mut Signaller::new(by_command(&marker), Signal::HUP, unhandled), &batch()), Ok(()));
+        shell.expect("1");
+        assert!(shell.is_running());
+    }
+}
+
+#[test]
+fn shell_with_a_handler_is_signalled_itself() {
+    let marker = marker("trapping");
+    let shell = wrapper("trap : HUP", &marker);
+    let mut signaller = Signaller::new(by_command(&marker), Signal::HUP, Unhandled::Wait);
+    let [target] = &signaller.find().expect("one")[..] else { panic!() };
+    assert_eq!((target.identity.pid, target.wrapped.len()), (shell.pid(), 1));
+    assert_eq!(bump(&mut signaller, &batch()), Ok(()));
+    assert_eq!(signaller.told.wrapper.map(|wrapper| wrapper.pid), Some(shell.pid()));
+    // What the line in the log says to write. It would be the second line if the program had been signalled already.
+    let expression = parse_expression(&format!("^perl .*{marker}$")).expect("an expression");
+    let program = TargetSpec { process: Who::Command(expression), parent: None };
+    assert_eq!(bump(&mut Signaller::new(program, Signal::HUP, Unhandled::Wait), &batch()), Ok(()));
+    shell.expect("1");
+    assert!(shell.lines.recv_timeout(Duration::from_millis(10)).is_err());
+}
+
+#[test]
+fn tests_pass_with_ignored_and_blocked_signals() {
+    let ourselves = std::env::current_exe().expect("this executable");
+    let mut env = Command::new("env");
+    // As below `nohup`.
+    env.args(["--ignore-signal=HUP", "--block-signal=HUP"]).arg(ourselves);
+    let name = "bump::signal::tests::unhandled_send_kills_a_program_that_has_no_handler";
+    let output = env.args(["--exact", name]).output().expect("the tests");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
