@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::access::Access;
 use super::cluster::ApiServer;
@@ -328,6 +330,17 @@ impl Sidecar<'_> {
             }
         }
         ports
+    }
+
+    /// Calls `look` on a thread in the sidecar's network namespace.
+    pub fn in_its_network<T: Send>(&self, look: impl FnOnce() -> T + Send) -> T {
+        let network = File::open(format!("/proc/{}/ns/net", self.process())).expect("a running process");
+        let enter = || {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(network.as_fd(), kind).expect("root may enter a network namespace");
+            look()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().expect("the thread does not panic"))
     }
 
     /// Sends a signal, by its name or number, to the first process of its own PID namespace.

@@ -1,6 +1,7 @@
 //! What the endpoints of `--listen` say: to kubelet, to Prometheus, and to people.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -460,6 +461,26 @@ fn a_port_in_use_is_an_error_in_the_log_and_is_taken_when_it_is_free() {
         assert_eq!(endpoints.address, address);
         endpoints.becomes("/readyz", 200).await;
         assert_eq!(sidecar.lines_with(&["cannot listen"]).len(), 1);
+    });
+}
+
+/// In a network namespace whose sockets are IPv6-only unless a program asks for both families.
+#[test]
+fn listen_on_a_port_answers_ipv4_and_ipv6_everywhere() {
+    run(async {
+        let workspace = Workspace::new();
+        write(&workspace.beside("manifests/none.yaml"), "");
+        let network = r#"mount -t sysfs none /sys; echo 0x9 > /sys/class/net/lo/flags
+            echo 1 > /proc/sys/net/ipv6/bindv6only; exec setpriv --pdeathsig KILL "$@""#;
+        let sidecar = Launch::new(&workspace)
+            .args(["--manifests", &workspace.beside("manifests").display().to_string(), "--listen", ":0"])
+            .mounting(format!(r#"exec unshare --net sh -ec '{network}' sh "$@""#))
+            .start();
+        let port = Endpoints::of(&sidecar).await.address.port();
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let answer = sidecar.in_its_network(|| run(ask((ip, port).into(), "/livez")));
+            assert_eq!(answer.map(|answer| answer.status).map_err(|error| error.to_string()), Ok(200), "{ip}");
+        }
     });
 }
 

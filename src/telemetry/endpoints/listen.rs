@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 
@@ -100,7 +101,7 @@ fn bind(address: Address) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, at))
 }
 
-/// Listens at one address.
+/// Listens at one address. `[::]` answers IPv4 as well, even where the sysctl `net.ipv6.bindv6only` says otherwise.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Else a restart waits until the kernel has forgotten the connections of the last run.
@@ -108,6 +109,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         tracing::warn!(
             "cannot call setsockopt(SO_REUSEADDR): {error}; allow it in the seccomp profile, until then a restart may have to wait a \
              minute for {address}"
+        );
+    }
+    if address.ip() == Ipv6Addr::UNSPECIFIED
+        && let Err(error) = set_ipv6_v6only(&socket, false)
+    {
+        tracing::warn!(
+            "cannot call setsockopt(IPV6_V6ONLY): {error}; allow it in the seccomp profile, until then {address} may not answer IPv4"
         );
     }
     socket.bind(address)?;
