@@ -24,6 +24,7 @@ pub mod doctor;
 
 // What goes through it.
 pub mod content;
+mod crypto;
 pub mod event;
 pub mod object;
 pub mod path;

@@ -36,6 +36,7 @@ mod atomicity;
 mod attacks;
 mod brake;
 mod bump;
+mod certificates;
 mod check;
 mod confinement;
 mod conflicts;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
@@ -14,13 +14,14 @@ use rustls::{
 use rustls_native_certs::CertificateResult;
 
 use super::options::{UrlConfig, read, shown};
+use crate::crypto;
 
 /// What a file of authorities may have, in bytes; those of the systems have a quarter of it.
 const CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The set-up of TLS for one call. Authorities are read only for https, and not kept.
 pub(super) fn config(config: &UrlConfig) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = crypto::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;

@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 use super::super::causes;
-use crate::resolver;
+use crate::{crypto, resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,6 +30,8 @@ pub(super) fn client(config: &Config) -> Result<Client, String> {
     if config.proxy_url.is_some() {
         return Err("a proxy, by the kubeconfig's proxy-url or by HTTPS_PROXY, is not supported".to_owned());
     }
+    // kube takes the algorithms of TLS from the process.
+    crypto::provider();
     let mut connector = resolver::connector();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_keepalive(Some(KEEPALIVE_IDLE));
