@@ -288,3 +288,53 @@ fn nothing_that_a_credential_plugin_prints_or_is_given_is_in_the_log() {
         }
     });
 }
+
+#[test]
+fn a_missing_file_in_the_kubeconfig_list_is_skipped() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let (missing, present) = (workspace.beside("missing"), workspace.beside("present"));
+        write(&present, ApiServer::shared().admin_access().kubeconfig());
+        let list = std::env::join_paths([&missing, &present]).expect("plain paths");
+        let launch = Launch::new(&workspace).environment("KUBECONFIG", list).args(["--namespace", &namespace.name]);
+        launch.start().holds([("a.yaml", "1")]).await;
+    });
+}
+
+/// As with kubectl, the kubeconfig in the home directory is not looked at then.
+#[test]
+fn with_no_listed_kubeconfig_the_pod_account_counts() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let ((home_link, home_access), (pod_link, pod_access)) = (link().await, link().await);
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        write(&workspace.beside("home/.kube/config"), home_access.kubeconfig());
+        let pod = Pod::new(&workspace, &namespace.name, &pod_access);
+        let sidecar = pod.launch(&pod_access).environment("KUBECONFIG", workspace.beside("missing")).start();
+        sidecar.says("KUBECONFIG").await;
+        sidecar.holds([("a.yaml", "1")]).await;
+        assert!(home_link.accepted() == 0 && pod_link.accepted() > 0);
+    });
+}
+
+/// As in an image without any authorities.
+#[test]
+fn a_server_that_is_not_verified_needs_no_authority() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("routes", [("a.yaml", "1")])).await;
+        let access = Access { authority: None, ..ApiServer::shared().admin_access() };
+        let mut kubeconfig: Value = serde_json::from_str(&access.kubeconfig()).expect("JSON");
+        let path = workspace.beside("kubeconfig");
+        for insecure in [false, true] {
+            kubeconfig["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = insecure.into();
+            write(&path, kubeconfig.to_string());
+            let launch = with_kubeconfig(&workspace, &namespace, &path).arg(format!("--tls-verify={insecure}"));
+            let launch = launch.environment("SSL_CERT_FILE", "/nowhere").environment("SSL_CERT_DIR", "/nowhere");
+            let sidecar = launch.start();
+            sidecar.in_sync().await;
+            sidecar.terminate().await;
+        }
+    });
+}

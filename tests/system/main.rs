@@ -19,6 +19,7 @@ mod harness {
     pub mod poller;
     pub mod processes;
     pub mod program;
+    pub mod proxy;
     pub mod server;
     pub mod sidecar;
     pub mod target;
@@ -67,6 +68,7 @@ mod outage;
 mod pods;
 mod processes;
 mod program;
+mod proxy;
 mod prune;
 mod readme;
 mod recipes;

@@ -6,6 +6,7 @@
 mod connect;
 mod origin;
 mod plugin;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,8 @@ pub enum SessionError {
     DefaultKubeconfig { why: String },
     #[error("--context: the kubeconfig has no context {context:?}; write one of: {known}")]
     Context { context: String, known: String },
+    #[error("cannot use the proxy for {server}: {why}; correct {of}")]
+    Proxy { server: String, why: String, of: &'static str },
     #[error("the namespace {namespace:?} of {of} is none: it must be a lower-case DNS label; correct it there")]
     Namespace { namespace: String, of: String },
     #[error(
@@ -66,7 +69,7 @@ impl SessionError {
             | Self::DefaultKubeconfig { .. }
             | Self::Context { .. }
             | Self::Namespace { .. } => true,
-            Self::NoCluster { .. } | Self::Client(_) => false,
+            Self::NoCluster { .. } | Self::Proxy { .. } | Self::Client(_) => false,
         }
     }
 }
@@ -131,7 +134,7 @@ impl Session {
     pub async fn open(config: &ClusterConfig) -> Result<(Self, String), SessionError> {
         let origin = Origin::find(config)?;
         let namespace = origin.namespace()?;
-        let has_plugin = origin.read().await?.auth_info.exec.is_some();
+        let has_plugin = origin.read().await?.0.auth_info.exec.is_some();
         let (client, kube_config) = make(&origin).await?;
         tracing::debug!("the API server is {}", kube_config.cluster_url);
         if kube_config.accept_invalid_certs {
@@ -280,8 +283,8 @@ pub(super) fn is_of_time(error: &(dyn Error + 'static)) -> bool {
 }
 
 async fn make(origin: &Origin) -> Result<(Client, Config), SessionError> {
-    let mut kube_config = origin.read().await?;
+    let (mut kube_config, proxy) = origin.read().await?;
     plugin::log_in(&mut kube_config.auth_info).await.map_err(SessionError::Client)?;
-    let client = connect::client(&kube_config).map_err(SessionError::Client)?;
+    let client = connect::client(&kube_config, proxy.as_ref()).map_err(SessionError::Client)?;
     Ok((client, kube_config))
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{ClientBuilder, ConfigExt};
 use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 use super::super::causes;
+use super::proxy::{Proxy, Route};
 use crate::{crypto, resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,13 +25,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bounds what one connection buffers, in bytes.
 const READ_BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// A client for this server with these credentials; or why there can be none.
-pub(super) fn client(config: &Config) -> Result<Client, String> {
+/// Returns a client for this server with these credentials, behind this proxy; or why there can be none.
+pub(super) fn client(config: &Config, proxy: Option<&Proxy>) -> Result<Client, String> {
     let unusable = |error: kube::Error| causes(&error);
-    // Its address may hold a password.
-    if config.proxy_url.is_some() {
-        return Err("a proxy, by the kubeconfig's proxy-url or by HTTPS_PROXY, is not supported".to_owned());
-    }
     // kube takes the algorithms of TLS from the process.
     crypto::provider();
     let mut connector = resolver::connector();
@@ -39,7 +37,15 @@ pub(super) fn client(config: &Config) -> Result<Client, String> {
     connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
     connector.set_nodelay(true);
-    let connector = config.rustls_https_connector_with_connector(connector).map_err(unusable)?;
+    let route = match proxy {
+        None => Route::Direct(connector),
+        Some(proxy) => {
+            let tls = config.rustls_client_config().map_err(unusable)?;
+            let to_proxy = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+            Route::through(proxy, connector, |connector| to_proxy.wrap_connector(connector))
+        }
+    };
+    let connector = config.rustls_https_connector_with_connector(route).map_err(unusable)?;
     let service = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(USER_TIMEOUT)

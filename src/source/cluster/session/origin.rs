@@ -1,12 +1,15 @@
 //! Where the server and the credentials are written down.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use http::Uri;
 use kube::Config;
 use kube::config::{AuthInfo, Context, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::super::causes;
 use super::SessionError;
+use super::proxy::{self, Proxy};
 use crate::config::ClusterConfig;
 use crate::source::selector::is_dns_label;
 
@@ -41,6 +44,34 @@ enum Files {
     One(PathBuf),
     /// Those that `KUBECONFIG` lists.
     Listed,
+}
+
+/// Returns the files that `KUBECONFIG` lists.
+fn listed() -> Vec<PathBuf> {
+    let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// Merges the kubeconfigs and skips those that are missing, unless all are.
+fn read_present(paths: Vec<PathBuf>) -> Result<Kubeconfig, KubeconfigError> {
+    let (mut merged, mut missing) = (None, None);
+    for path in paths {
+        match Kubeconfig::read_from(path) {
+            Err(KubeconfigError::ReadConfig(error, path)) if error.kind() == ErrorKind::NotFound => {
+                missing.get_or_insert(KubeconfigError::ReadConfig(error, path));
+            }
+            read => merged = Some(merged.unwrap_or_else(Kubeconfig::default).merge(read?)?),
+        }
+    }
+    match (merged, missing) {
+        (None, Some(missing)) => Err(missing),
+        (merged, _) => Ok(merged.unwrap_or_default()),
+    }
+}
+
+/// Returns true in a pod, by the variable that every container of a pod has.
+fn is_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
 }
 
 impl Origin {
@@ -90,23 +121,35 @@ impl Origin {
         }
     }
 
-    /// Reads what is written there now.
-    pub async fn read(&self) -> Result<Config, SessionError> {
+    /// Reads what is written there now, and chooses the proxy to the server that it names.
+    pub async fn read(&self) -> Result<(Config, Option<Proxy>), SessionError> {
+        let mut of_kubeconfig = None;
         let mut config = match &self.place {
             Place::Kubeconfig { files, context } => {
-                let kubeconfig = files.read()?;
-                find_context(&kubeconfig, context.as_ref())?;
+                let mut kubeconfig = files.read()?;
+                if let Some(context) = find_context(&kubeconfig, context.as_ref())? {
+                    of_kubeconfig = take_proxy(&mut kubeconfig, &context);
+                }
                 let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-                config.map_err(|error| files.unusable(&error))?
+                let mut config = config.map_err(|error| files.unusable(&error))?;
+                if let Some(cluster) = config.auth_info.exec.as_mut().and_then(|exec| exec.cluster.as_mut()) {
+                    cluster.proxy_url.clone_from(&of_kubeconfig);
+                }
+                config
             }
             Place::Pod => Config::incluster().map_err(|error| SessionError::NoCluster { why: causes(&error) })?,
         };
         config.accept_invalid_certs |= !self.tls_verify;
+        if config.accept_invalid_certs && config.root_cert.is_none() {
+            // kube would need authorities of the system, although it verifies nothing.
+            config.root_cert = Some(Vec::new());
+        }
+        let proxy = choose_proxy(of_kubeconfig, &config.cluster_url)?;
         // kube would read it anew on its own schedule, while the whole session is read anew here.
         config.root_cert_file = None;
         read_token(&mut config.auth_info)?;
-        Ok(config)
+        Ok((config, proxy))
     }
 }
 
@@ -115,9 +158,13 @@ impl Files {
         if let Some(path) = &config.kubeconfig {
             return Some(Self::One(path.clone()));
         }
-        let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
-        if std::env::split_paths(&listed).any(|path| !path.as_os_str().is_empty()) {
+        let listed = listed();
+        if listed.iter().any(|path| path.try_exists().unwrap_or(true)) || (!listed.is_empty() && !is_pod()) {
             return Some(Self::Listed);
+        }
+        if !listed.is_empty() {
+            tracing::warn!("KUBECONFIG lists no file that exists: using the service account of the pod");
+            return None;
         }
         std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists()).map(Self::One)
     }
@@ -125,7 +172,7 @@ impl Files {
     fn read(&self) -> Result<Kubeconfig, SessionError> {
         let read = match self {
             Self::One(path) => Kubeconfig::read_from(path),
-            Self::Listed => Kubeconfig::from_env().map(Option::unwrap_or_default),
+            Self::Listed => read_present(listed()),
         };
         read.map_err(|error| self.unusable(&error))
     }
@@ -134,15 +181,15 @@ impl Files {
     fn named(&self) -> Vec<PathBuf> {
         let mut named: Vec<PathBuf> = match self {
             Self::One(path) => vec![path.clone()],
-            Self::Listed => std::env::split_paths(&std::env::var_os("KUBECONFIG").unwrap_or_default()).collect(),
+            Self::Listed => listed(),
         };
         let Ok(kubeconfig) = self.read() else { return named };
         let clusters = kubeconfig.clusters.into_iter().filter_map(|cluster| cluster.cluster);
         let users = kubeconfig.auth_infos.into_iter().filter_map(|user| user.auth_info);
         let of_clusters = clusters.filter_map(|cluster| cluster.certificate_authority);
         let of_users = users.flat_map(|user| [user.client_certificate, user.client_key, user.token_file]);
-        named.extend(of_clusters.chain(of_users.flatten()).map(PathBuf::from));
-        named.retain(|path| !path.as_os_str().is_empty());
+        let of_both = of_clusters.chain(of_users.flatten()).filter(|path| !path.is_empty());
+        named.extend(of_both.map(PathBuf::from));
         named
     }
 
@@ -172,6 +219,25 @@ fn find_context(kubeconfig: &Kubeconfig, name: Option<&String>) -> Result<Option
             Err(SessionError::Context { context: name.clone(), known: known.join(", ") })
         }
     }
+}
+
+/// Takes the `proxy-url` of the context's cluster. What stays in its place keeps kube from reading `HTTPS_PROXY`, which it does
+/// without regard to `NO_PROXY`.
+fn take_proxy(kubeconfig: &mut Kubeconfig, context: &Context) -> Option<String> {
+    let mut clusters = kubeconfig.clusters.iter_mut().filter(|cluster| cluster.name == context.cluster);
+    let cluster = clusters.next()?.cluster.as_mut()?;
+    cluster.proxy_url.replace("http://unused".to_owned()).filter(|proxy| !proxy.is_empty())
+}
+
+/// Chooses the proxy to the server: that of the kubeconfig, else that of the environment.
+fn choose_proxy(of_kubeconfig: Option<String>, server: &Uri) -> Result<Option<Proxy>, SessionError> {
+    let of_environment = || proxy::of_environment(server, &|name| std::env::var(name).ok());
+    let (text, of) = match of_kubeconfig {
+        Some(text) => (Some(text), "proxy-url in the kubeconfig"),
+        None => (of_environment(), "HTTPS_PROXY, or name the server in NO_PROXY"),
+    };
+    let proxy = text.map(|text| Proxy::parse(&text)).transpose();
+    proxy.map_err(|why| SessionError::Proxy { server: server.to_string(), why, of })
 }
 
 /// Puts the token file's text in the file's place: kube would send a final newline along. As with client-go, the file

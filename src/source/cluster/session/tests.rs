@@ -138,7 +138,7 @@ async fn a_token_file_counts_and_the_token_beside_it_only_if_it_cannot_be_read()
     let (path, token) = (folder.path().join("kubeconfig"), folder.path().join("token"));
     let config = ClusterConfig { kubeconfig: Some(path.clone()), context: None, tls_verify: true, events: false };
     let read = async || {
-        let config = Origin::find(&config)?.read().await?;
+        let (config, _) = Origin::find(&config)?.read().await?;
         let headers = kube::client::ConfigExt::auth_layer(&config);
         assert!(headers.is_ok_and(|layer| layer.is_some()));
         assert!(config.auth_info.token_file.is_none());
