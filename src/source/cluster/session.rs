@@ -1,7 +1,7 @@
-//! The way to the API server: which one, with whose credentials, over connections that notice when they are dead.
+//! Requests to the API server, with credentials that are read again, over connections that notice a dead peer.
 //!
-//! `origin` is where server and credentials are written down, `plugin` runs the programs that print credentials, `connect`
-//! makes clients of both. This file keeps the present client, and renews it.
+//! `origin` reads the server and the credentials, `plugin` runs the programs that print credentials, `proxy` chooses a
+//! proxy, and `connect` makes clients of all that. This file keeps the current client and renews it.
 
 mod connect;
 mod origin;
@@ -27,17 +27,17 @@ use tokio::time::Instant;
 use self::origin::Origin;
 use crate::config::ClusterConfig;
 
-/// How long the server may take to begin an answer.
+/// Limits the time until an answer begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Credentials are read anew for a request if those in use are older: kubelet rotates tokens and certificates in place.
+/// Credentials that are older are read again before a request, because kubelet rotates tokens and certificates in place.
 const CREDENTIALS_AGE_MAX: Duration = Duration::from_secs(50);
 
-/// For how long after a failed renewal others get its error instead of a renewal of their own: all followers fail at
-/// once, and one run of a credential plugin is enough for them.
+/// Requests within this time after a failed renewal get its error and do not renew. All followers fail at the same time,
+/// and one run of a credential plugin is enough for them.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why there is no way to a server.
+/// A server or credentials that configbump cannot use.
 #[derive(Clone, Debug, Error)]
 pub enum SessionError {
     #[error("--kubeconfig: {} cannot be used: {why}; name a kubeconfig file", path.display())]
@@ -61,7 +61,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether an option is wrong, rather than the world.
+    /// Returns true if an option or a variable is wrong.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
@@ -74,14 +74,14 @@ impl SessionError {
     }
 }
 
-/// Why a request got no answer.
+/// A request without an answer.
 #[derive(Debug, Error)]
 pub(super) enum SendError {
     #[error("{0}")]
     Session(#[from] SessionError),
     #[error("{server} did not begin to answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Slow { server: Uri },
-    /// Nothing came back within the time for it.
+    /// A connection timed out.
     #[error("{0}")]
     Unreachable(String),
     #[error("{0}")]
@@ -90,7 +90,7 @@ pub(super) enum SendError {
     Transport(String),
 }
 
-/// Makes clients and keeps the present one. Shared by all scopes.
+/// Sends requests by the current client, and renews it. All scopes share it.
 #[derive(Clone)]
 pub(super) struct Session {
     origin: Origin,
@@ -101,28 +101,28 @@ pub(super) struct Session {
 struct Present {
     client: Client,
     server: Uri,
-    /// Counts the clients, so that a failure is held against the one that failed and no newer one.
+    /// Counts the clients. A failure makes only the client suspect that failed, and no newer one.
     number: u64,
-    /// When the credentials were read, or when that failed although those in use are good.
+    /// The time of the last attempt to read the credentials, unless they are suspect.
     read: Instant,
     trust: Trust,
-    /// Whether it was said that good credentials cannot be renewed.
+    /// The log has a line that says that good credentials cannot be read again.
     said: bool,
 }
 
-/// What is thought of the present client.
+/// The state of the current client.
 enum Trust {
     Good,
-    /// It failed: the token may be out of date, or the CA, or the address.
+    /// A request failed: the token, the CA or the address may be out of date.
     Doubted,
-    /// It failed, and no other could be made.
+    /// A request failed, and so did the renewal.
     Stuck {
         since: Instant,
         why: SessionError,
     },
 }
 
-/// What one request uses.
+/// The current client, for one request.
 struct Lent {
     client: Client,
     server: Uri,
@@ -130,7 +130,7 @@ struct Lent {
 }
 
 impl Session {
-    /// Finds the server, and the namespace that is meant when none is named.
+    /// Finds the server, and the namespace to follow if no option names one.
     pub async fn open(config: &ClusterConfig) -> Result<(Self, String), SessionError> {
         let origin = Origin::find(config)?;
         let namespace = origin.namespace()?;
@@ -147,39 +147,39 @@ impl Session {
         Ok((Self { origin, has_plugin, present: Arc::new(Mutex::new(present)) }, namespace))
     }
 
-    /// Whether the credentials came from a program at the start.
+    /// Returns true if a program printed the credentials at the start.
     pub fn has_plugin(&self) -> bool {
         self.has_plugin
     }
 
-    /// The files and folders that the credentials are in, or may be after they were replaced.
+    /// Returns the files and directories that hold the credentials, now or after a rotation.
     pub fn reads(&self) -> Vec<PathBuf> {
         self.origin.reads()
     }
 
-    /// Which server it is.
+    /// Returns the address of the server.
     pub async fn server(&self) -> Uri {
         self.present.lock().await.server.clone()
     }
 
-    /// Asks for a path with a query. The answer may be any status.
+    /// Sends GET for a path with a query. The answer may have any status.
     pub async fn get(&self, path_and_query: &str) -> Result<Response<Body>, SendError> {
         self.send(Request::get(path_and_query).header(ACCEPT, "application/json"), Body::empty()).await
     }
 
-    /// The same for a list, of whose objects the metadata alone are to come.
+    /// Sends GET for a list of objects, of which the server answers the metadata only.
     pub async fn get_metadata(&self, path_and_query: &str) -> Result<Response<Body>, SendError> {
         let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         self.send(Request::get(path_and_query).header(ACCEPT, metadata), Body::empty()).await
     }
 
-    /// Asks a question that is JSON itself. The answer may be any status.
+    /// Sends POST with a JSON body. The answer may have any status.
     pub async fn post(&self, path: &str, question: String) -> Result<Response<Body>, SendError> {
         let request = Request::post(path).header(ACCEPT, "application/json").header(CONTENT_TYPE, "application/json");
         self.send(request, question.into_bytes().into()).await
     }
 
-    /// Changes the fields of an object that stand in this JSON (RFC 7386). The answer may be any status.
+    /// Sends PATCH with a JSON merge patch (RFC 7386). The answer may have any status.
     pub async fn merge(&self, path: &str, fields: String) -> Result<Response<Body>, SendError> {
         let request = Request::patch(path).header(ACCEPT, "application/json");
         let request = request.header(CONTENT_TYPE, "application/merge-patch+json");
@@ -213,7 +213,7 @@ impl Session {
         failed
     }
 
-    /// A client with credentials that are fresh enough.
+    /// Returns the current client, which it renews if the credentials are old or suspect.
     async fn client(&self) -> Result<Lent, SessionError> {
         let mut present = self.present.lock().await;
         match &present.trust {
@@ -224,7 +224,7 @@ impl Session {
         Ok(Lent { client: present.client.clone(), server: present.server.clone(), number: present.number })
     }
 
-    /// Holds a failure against the client of that number, if it is still the present one.
+    /// Makes the client with this number suspect, if it is still the current one.
     async fn doubt(&self, number: u64) {
         let mut present = self.present.lock().await;
         if present.number == number {
@@ -234,7 +234,7 @@ impl Session {
 }
 
 impl Present {
-    /// Takes the new client. If there is none, a good old one goes on serving.
+    /// Replaces the client. If no new client could be made, a good old one stays in use.
     fn renew(&mut self, made: Result<(Client, Config), SessionError>) -> Result<(), SessionError> {
         let now = Instant::now();
         match (made, &self.trust) {
@@ -257,26 +257,26 @@ impl Present {
     }
 }
 
-/// Whether this is so of the error, or of one of those that caused it.
+/// Returns true if `is_so` holds for the error or for one of its causes.
 fn has_cause(error: &(dyn Error + 'static), is_so: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if is_so(error) {
             return true;
         }
-        // What an IO error wraps it does not name as its source, but that one's.
+        // The source of an IO error is not the error that it wraps, but the source of that.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = wrapped.map(|error| error as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }
 
-/// Whether the server was reached and not trusted.
+/// Returns true if the server's certificate was refused.
 fn is_about_the_certificate(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// Whether it was given up for want of an answer, by us or by the kernel.
+/// Returns true if a time limit of configbump or of the kernel ended the connection.
 pub(super) fn is_of_time(error: &(dyn Error + 'static)) -> bool {
     let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
     has_cause(error, |error| error.downcast_ref().is_some_and(timed_out))

@@ -14,15 +14,15 @@ use crate::{crypto, resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection with no traffic for this long is probed…
+/// The kernel probes a connection that had no traffic for this long…
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-/// …as often as this, and given up after this many probes…
+/// …at this interval, and gives it up after this many probes…
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-/// …or when what was sent has not been acknowledged for this long.
+/// …or when the server has not acknowledged data for this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bounds what one connection buffers, in bytes.
+/// Limits the read buffer of one connection, in bytes.
 const READ_BUFFER_BYTES_MAX: usize = 16 * 1024;
 
 /// Returns a client for this server with these credentials, behind this proxy; or why there can be none.

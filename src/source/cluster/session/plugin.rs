@@ -1,8 +1,8 @@
 //! The credential plugins of kubeconfigs: programs that print a token or a client certificate (`exec`, in the
 //! `client.authentication.k8s.io` API).
 //!
-//! kube can run them, but does so twice for each client, without a time limit, on the thread that asks; and its errors
-//! repeat what the program printed and was given, which is secret.
+//! kube can run them, but it runs them twice for each client, without a time limit, on the thread of the caller. Its
+//! errors repeat the program's output and environment, which are secret.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::child::start_awaited;
 
 use super::super::report::printable;
 
-/// How long a plugin may take; some ask a server far away. It is killed then.
+/// Limits the time of a plugin, which may have to ask a distant server. configbump kills it then.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a plugin may print on each of its streams, in bytes: a certificate with its chain and its key has a few thousand.
+/// Limits the output of a plugin on each stream, in bytes. A certificate with its chain and its key has a few thousand.
 const OUTPUT_BYTES_MAX: u64 = 256 * 1024;
 
-/// What a plugin prints, as far as it matters.
+/// The part of a plugin's output that configbump uses.
 #[derive(Deserialize)]
 struct Credential {
     #[serde(default)]
@@ -40,8 +40,8 @@ struct Status {
     client_key_data: Option<String>,
 }
 
-/// Puts what the plugin prints, if there is one, in the plugin's place. A token or password that is written down makes it
-/// superfluous, as with kubectl. The error is one line without secrets.
+/// Runs the plugin, if there is one, and replaces it by its output. As with kubectl, a token or a password in the
+/// kubeconfig comes first. The error is one line without secrets.
 pub(super) async fn log_in(auth: &mut AuthInfo) -> Result<(), String> {
     if auth.auth_provider.as_ref().is_some_and(|provider| provider.config.contains_key("cmd-path")) {
         return Err("a command of an auth-provider is not supported, as in kubectl since 1.26; use exec".to_owned());
@@ -58,7 +58,7 @@ pub(super) async fn log_in(auth: &mut AuthInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the plugin to its end, or to that of its time; the error says what it did.
+/// Runs the plugin until it ends or its time is over. The error describes the end.
 async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
         return Err("wants to ask at a terminal, and there is none here".to_owned());
@@ -72,7 +72,7 @@ async fn run(exec: &ExecConfig, limit: Duration) -> Result<Status, String> {
     }
 }
 
-/// All that it prints until it ends. One that prints without end is killed when it is dropped.
+/// Reads both streams until the plugin ends. Dropping a plugin that prints too much kills it.
 async fn output(plugin: &mut Child) -> Result<Output, String> {
     let (stdout, stderr) = (plugin.stdout.take(), plugin.stderr.take());
     let (stdout, stderr) = tokio::try_join!(all(stdout), all(stderr))?;
@@ -118,7 +118,7 @@ fn read(output: &Output) -> Result<Status, String> {
         let said = printable(&said.split_whitespace().collect::<Vec<_>>().join(" "));
         return Err(format!("ended with {}: {said}", output.status));
     }
-    // client-go takes YAML, too. What the parser says of the text is not repeated: the text is a secret.
+    // client-go accepts YAML too. The parser's error could repeat the text, which is secret.
     let credential: Credential =
         serde_saphyr::from_slice(&output.stdout).map_err(|_| "printed no ExecCredential".to_owned())?;
     let status = credential.status.ok_or("printed an ExecCredential without a status")?;
