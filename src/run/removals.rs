@@ -215,6 +215,18 @@ impl Waiting {
     }
 }
 
+#[cfg(test)]
+impl Removals {
+    pub fn waiting(&self) -> impl Iterator<Item = (&RelPath, &ObjectKey)> {
+        self.waiting.iter().map(|(path, waiting)| (path, &*waiting.owner))
+    }
+
+    /// The files that the source was asked about.
+    pub fn asked(&self) -> impl Iterator<Item = &RelPath> {
+        self.waiting.iter().filter(|(_, waiting)| waiting.consent != Consent::Pending).map(|(path, _)| path)
+    }
+}
+
 fn tell(verdict: Verdict, held_before: bool, count: usize, files: usize, config: BrakeConfig) {
     match verdict {
         Verdict::Held => tracing::warn!(

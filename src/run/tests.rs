@@ -1,5 +1,5 @@
-//! Plan and store together against a model of the contract: random changes of a small world, seen and missed, with
-//! kills and disk failures at any step on disk.
+//! The pipeline against a model of the contract: random changes of a small world, seen and missed, with kills and disk failures
+//! at any step on disk, a program that refuses files, the deletion guard, and a namespace that is forbidden for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 use crate::bump::governor::Pace;
@@ -17,6 +18,7 @@ use crate::content::Modes;
 use crate::disk::crash;
 use crate::object::{Entry, Kind, Object, ObjectKey};
 use crate::path::OWN_FOLDER;
+use crate::publish::brake::BrakeConfig;
 use crate::publish::check::{CheckConfig, Refusal, Verdict};
 use crate::store::Publishing;
 use crate::telemetry::{Format, Level};
@@ -42,8 +44,20 @@ impl Value {
     }
 }
 
-/// What the check of the model refuses.
+/// The model's check rejects files with this byte.
 const BAD: u8 = 255;
+
+/// The model's program refuses files with this byte.
+const REFUSED: u8 = 254;
+
+/// How long the deletion guard holds removals.
+const HOLD: Duration = Duration::from_secs(300);
+
+/// How often the program may be bumped after one change before the test fails.
+const BUMPS_MAX: usize = 20;
+
+/// The namespaces that are followed, each by a scope of its own. The second is forbidden for a while.
+const NAMESPACES: [&str; 2] = ["a", "b"];
 
 /// How changes go live in one run.
 type Way = Option<Publishing>;
@@ -63,8 +77,16 @@ struct State {
 enum Op {
     /// An object comes or changes; `seen`: the watch reports it.
     Put { name: &'static str, state: State, seen: bool },
-    /// An object goes.
+    /// An object is deleted, or loses its label.
     Delete { name: &'static str, seen: bool },
+    /// An object gets the state again that it had before its last change.
+    Revert { name: &'static str, seen: bool },
+    /// Some of these changes come as one batch.
+    Burst { ops: Vec<Op> },
+    /// The second namespace cannot be read, or can be read again.
+    Forbid { forbidden: bool },
+    /// The same; then the hold of the deletion guard passes, and each scope answers that can.
+    Wait { forbidden: bool },
     /// A list that is completed, its objects in this order.
     List { order: Vec<usize> },
     /// A list that breaks off after some of its objects.
@@ -79,11 +101,12 @@ enum Op {
     Fail { after: u32 },
 }
 
+/// The first two are in the first namespace.
 const NAMES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 
 fn state() -> impl Strategy<Value = State> {
     let value = (
-        prop_oneof![9 => any::<u8>(), 1 => Just(BAD)],
+        prop_oneof![9 => any::<u8>(), 1 => Just(BAD), 2 => Just(REFUSED)],
         prop_oneof![Just(0_usize), 1..40_usize, Just(4097), Just(20_000)],
     )
         .prop_map(|(byte, len)| Value { byte: if len == 0 { 0 } else { byte }, len });
@@ -97,19 +120,35 @@ fn state() -> impl Strategy<Value = State> {
     })
 }
 
+/// A change of an object.
+fn change() -> impl Strategy<Value = Op> {
+    let name = || prop::sample::select(&NAMES[..]);
+    let seen = || prop::bool::weighted(0.8);
+    prop_oneof![
+        8 => (name(), state(), seen()).prop_map(|(name, state, seen)| Op::Put { name, state, seen }),
+        3 => (name(), seen()).prop_map(|(name, seen)| Op::Delete { name, seen }),
+        2 => (name(), seen()).prop_map(|(name, seen)| Op::Revert { name, seen }),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let name = prop::sample::select(&NAMES[..]);
     let order = || Just((0..NAMES.len()).collect::<Vec<_>>()).prop_shuffle();
     // No object needs one of these as a folder, nor a folder above it as a file: that would be in its way for ever.
     let foreign = prop::sample::select(&["b", "c", "zz", "d/a", "d/e/b"][..]);
     let path = prop::sample::select(&["a", "b", "c", "zz", "d/a", "d/e/b", "a/c"][..]);
     prop_oneof![
-        8 => (name.clone(), state(), prop::bool::weighted(0.8)).prop_map(|(name, state, seen)| Op::Put { name, state, seen }),
-        3 => (name, prop::bool::weighted(0.8)).prop_map(|(name, seen)| Op::Delete { name, seen }),
+        11 => change(),
+        5 => prop::collection::vec(change(), 2..5).prop_map(|ops| Op::Burst { ops }),
+        // Many removals at once, which the guard holds.
+        2 => subsequence(NAMES.to_vec(), 2..=4).prop_map(|names| Op::Burst {
+            ops: names.into_iter().map(|name| Op::Delete { name, seen: true }).collect(),
+        }),
+        3 => any::<bool>().prop_map(|forbidden| Op::Wait { forbidden }),
+        1 => any::<bool>().prop_map(|forbidden| Op::Forbid { forbidden }),
         3 => order().prop_map(|order| Op::List { order }),
         1 => (order(), any::<Index>()).prop_map(|(order, len)| Op::BrokenList { order, len }),
         // A file of others that the check refuses would have it refuse everything for as long as it stays.
-        1 => (foreign, 0..BAD).prop_map(|(path, byte)| Op::Foreign { path, value: Value { byte, len: 3 } }),
+        1 => (foreign, 0..REFUSED).prop_map(|(path, byte)| Op::Foreign { path, value: Value { byte, len: 3 } }),
         1 => path.prop_map(|path| Op::Vanish { path }),
         2 => (0..60_u32, way()).prop_map(|(after, way)| Op::Kill { after, way }),
         1 => (0..60_u32).prop_map(|after| Op::Fail { after }),
@@ -120,43 +159,84 @@ fn way() -> impl Strategy<Value = Way> {
     prop::sample::select(&[None, FILES, SET, SET][..])
 }
 
-/// The directory, the world, and what the directory may hold because of it.
-struct Model {
-    dir: TempDir,
+/// What stays the same over restarts.
+#[derive(Clone, Copy, Debug)]
+struct Options {
     prune: Prune,
-    way: Way,
     /// Whether what is published together is checked.
     checks: bool,
+    /// Whether a program reads the files and may refuse them.
+    refuses: bool,
+    /// The share of the files that the deletion guard lets go at once.
+    guard: Option<f64>,
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    let prune = prop::sample::select(&[Prune::Owned, Prune::Owned, Prune::All, Prune::Never][..]);
+    let guard = prop::sample::select(&[None, Some(0.3), Some(0.5)][..]);
+    (prune, any::<bool>(), any::<bool>(), guard).prop_map(|(prune, checks, refuses, guard)| Options {
+        prune,
+        checks,
+        refuses,
+        guard: guard.filter(|_| prune != Prune::Never),
+    })
+}
+
+/// The files that configbump still keeps, and those of them that the source was asked about.
+#[derive(Debug, Default)]
+struct Kept {
+    files: BTreeSet<RelPath>,
+    asked: BTreeSet<RelPath>,
+}
+
+/// The directory, the world, and what the directory may hold because of it.
+struct Model<'c> {
+    clock: &'c Runtime,
+    dir: TempDir,
+    options: Options,
+    way: Way,
     /// The files of every tree that was to go live.
     trees: BTreeSet<BTreeMap<PathBuf, Value>>,
     pipeline: Option<Pipeline>,
     world: BTreeMap<&'static str, State>,
+    /// The state of each object before its last change.
+    history: BTreeMap<&'static str, Option<State>>,
     /// The state of each object that was reported last, since the start.
     placed: BTreeMap<&'static str, State>,
     /// Files that configbump has never had a reason to touch.
     foreign: BTreeMap<PathBuf, Value>,
     /// Whether everything was reported, done, and left alone since.
     settled: bool,
+    /// Whether the directory is in step with what was reported, whatever the world is like by now.
+    in_step: bool,
+    /// The scopes that answer: the second one is forbidden for a while.
+    readable: &'static [ScopeId],
+    /// What was kept after the last publish.
+    kept: Kept,
     /// Whether the disk has failed since the start.
     disk_failed: bool,
     /// Every value that was ever given, by path.
     given: BTreeSet<(PathBuf, Value)>,
 }
 
-impl Model {
-    fn new(prune: Prune, way: Way, checks: bool) -> Self {
+impl<'c> Model<'c> {
+    fn new(options: Options, way: Way, clock: &'c Runtime) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut model = Self {
+            clock,
             dir,
-            prune,
+            options,
             way,
-            checks,
             trees: BTreeSet::new(),
             pipeline: None,
             world: BTreeMap::new(),
+            history: BTreeMap::new(),
             placed: BTreeMap::new(),
             foreign: BTreeMap::new(),
             settled: false,
+            in_step: false,
+            readable: &[0, 1],
+            kept: Kept::default(),
             disk_failed: false,
             given: BTreeSet::new(),
         };
@@ -167,32 +247,58 @@ impl Model {
     fn start(&mut self) {
         self.pipeline = None;
         // What was never checked may be bad, and stays.
-        if self.checks {
+        if self.options.checks || self.options.refuses {
             self.way = self.way.or(FILES);
         }
-        let store = Store::open(self.dir.path(), MODES, self.prune, self.way).expect("the directory can be opened");
+        self.way.iter_mut().for_each(|publishing| publishing.keeps_good = self.options.refuses);
+        let mut store =
+            Store::open(self.dir.path(), MODES, self.options.prune, self.way).expect("the directory can be opened");
+        if self.options.refuses {
+            store.tell_of_changes();
+        }
         self.trees.insert(self.live_tree());
-        let scope = Scope { kind: None, namespace: None, name: None };
+        let scope = |namespace: &str| Scope { kind: None, namespace: Some(namespace.to_owned()), name: None };
         // The model runs the check itself.
         let check = CheckConfig { command: Vec::new(), dir: PathBuf::new(), timeout: Duration::ZERO };
         let pace = Pace { settle: Duration::ZERO, settle_max: Duration::ZERO, min_interval: Duration::ZERO };
         let publisher = self.way.map(|_| Publisher::new(Some(check), pace));
-        let removals = Removals::new(None, pace);
+        let guard = self.options.guard.map(|share_max| BrakeConfig { share_max, hold: HOLD });
+        let removals = Removals::new(guard, pace);
         let (dir, first_sync) = (self.dir.path(), FirstSync::begin(Format::Json, Level::Error));
-        self.pipeline = Some(Pipeline::new(store, Layout::Flat, dir, vec![scope], publisher, removals, first_sync));
+        let scopes = NAMESPACES.map(scope).to_vec();
+        self.pipeline = Some(Pipeline::new(store, Layout::Flat, dir, scopes, publisher, removals, first_sync));
         self.placed.clear();
         self.settled = false;
+        self.in_step = false;
         self.disk_failed = false;
+        self.kept = self.kept();
     }
 
-    fn take(&mut self, what: What) {
+    fn take(&mut self, scope: ScopeId, what: What) {
         if let Some(pipeline) = &mut self.pipeline {
-            pipeline.take(Event { scope: 0, what });
+            pipeline.take(Event { scope, what });
         }
     }
 
-    /// Has everything go live that may.
+    /// Carries out the removals that may be, has everything go live that may, and bumps the program.
     fn publish(&mut self) {
+        self.release();
+        self.go_live();
+        self.check_guard();
+        if self.options.refuses {
+            self.bump();
+        }
+        self.kept = self.kept();
+    }
+
+    fn release(&mut self) {
+        let Some(pipeline) = &mut self.pipeline else { return };
+        if pipeline.removals.has_brake() && pipeline.resync.is_settled() {
+            pipeline.release_removals();
+        }
+    }
+
+    fn go_live(&mut self) {
         let Some(pipeline) = &mut self.pipeline else { return };
         for _ in 0..3 {
             if !pipeline.is_complete() || pipeline.publisher.iter().all(Publisher::is_at_rest) {
@@ -202,7 +308,7 @@ impl Model {
             while let Some(tree) = to_check {
                 let mut files = BTreeMap::new();
                 read(&tree, Path::new(""), &mut files);
-                let is_bad = self.checks && files.values().any(|value| value.byte == BAD);
+                let is_bad = self.options.checks && files.values().any(|value| value.byte == BAD);
                 self.trees.insert(files);
                 let verdict = if is_bad { Verdict::Refused(Refusal::default()) } else { Verdict::Passed };
                 to_check = pipeline.publish(Due::Checked(verdict));
@@ -210,13 +316,63 @@ impl Model {
         }
     }
 
+    /// Bumps the program until it accepts the files, or refuses those that it accepted before.
+    fn bump(&mut self) {
+        for _ in 0..BUMPS_MAX {
+            let is_refused = self.files().values().any(|value| value.byte == REFUSED);
+            let Some(pipeline) = self.pipeline.as_mut().filter(|pipeline| pipeline.store.is_untold()) else { return };
+            if !is_refused {
+                // A failure is the disk's, and the bump is repeated with the next change.
+                let _ = pipeline.store.told();
+                return;
+            }
+            if !pipeline.store.has_way_back() {
+                return;
+            }
+            pipeline.roll_back();
+            self.go_live();
+            if self.disk_failed {
+                return;
+            }
+        }
+        panic!("the program is bumped again and again, though nothing changes");
+    }
+
+    /// The files that are configbump's and stay for now: an object wants them, or the guard has not let them go.
+    fn kept(&self) -> Kept {
+        let Some(pipeline) = &self.pipeline else { return Kept::default() };
+        let waits = |path: &RelPath| pipeline.removals.paths().any(|waiting| waiting == path);
+        let owned = pipeline.store.owned().map(|(path, _)| path);
+        let files = owned.filter(|path| pipeline.plan.is_live(path) || waits(path)).cloned().collect();
+        Kept { files, asked: pipeline.removals.asked().cloned().collect() }
+    }
+
+    /// Checks that the guard has judged each removal since the last publish.
+    fn check_guard(&self) {
+        let (Some(share_max), Some(pipeline)) = (self.options.guard, &self.pipeline) else { return };
+        if self.disk_failed {
+            return;
+        }
+        let waits = |path: &RelPath| pipeline.removals.paths().any(|waiting| waiting == path);
+        let is_kept = |path: &RelPath| pipeline.plan.is_live(path) || waits(path);
+        let gone = self.kept.files.iter().filter(|path| !self.kept.asked.contains(*path) && !is_kept(path)).count();
+        let files = pipeline.plan.counts().0 + gone;
+        let number = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
+        let is_too_many = gone > 0 && (gone == files || number(gone) > share_max * number(files));
+        assert!(!is_too_many, "{gone} of {files} files were removed without a hold");
+    }
+
     /// The files of the tree that a set has live.
     fn live_tree(&self) -> BTreeMap<PathBuf, Value> {
         let mut files = BTreeMap::new();
-        if self.way == SET {
+        if self.is_set() {
             read(&self.dir.path().join("..data"), Path::new(""), &mut files);
         }
         files
+    }
+
+    fn is_set(&self) -> bool {
+        self.way.is_some_and(|publishing| publishing.set)
     }
 
     fn report(&mut self, name: &'static str) {
@@ -237,12 +393,12 @@ impl Model {
         };
         self.given.extend(paths(&state).map(|(path, value)| (path.into(), *value)));
         self.placed.insert(name, state);
-        self.take(What::Apply(object));
+        self.take(scope_of(name), What::Apply(object));
     }
 
     fn forget(&mut self, name: &'static str) {
         self.placed.remove(name);
-        self.take(What::Delete(key(name)));
+        self.take(scope_of(name), What::Delete(key(name)));
     }
 
     /// Lists everything, and again if that brought failures to light: what could not be kept aside is missed only when it
@@ -259,17 +415,38 @@ impl Model {
         }
     }
 
-    /// Whether everything that is wanted is good.
+    /// Whether neither the check nor the program has a reason to refuse what is wanted.
     fn is_all_good(&self) -> bool {
-        !self.checks || self.placed.values().flat_map(|state| state.values.values()).all(|value| value.byte != BAD)
+        let Options { checks, refuses, .. } = self.options;
+        let is_bad = |value: &Value| checks && value.byte == BAD || refuses && value.byte == REFUSED;
+        !self.placed.values().flat_map(|state| state.values.values()).any(is_bad)
     }
 
     fn list_once(&mut self, order: &[usize]) {
-        self.take(What::ListStarted);
-        order.iter().for_each(|at| self.report(NAMES[*at]));
-        self.placed.retain(|name, _| self.world.contains_key(name));
-        self.take(What::ListDone);
+        for scope in self.readable {
+            self.list_scope(*scope, order);
+        }
+    }
+
+    fn list_scope(&mut self, scope: ScopeId, order: &[usize]) {
+        self.take(scope, What::ListStarted);
+        names_of(scope, order).for_each(|name| self.report(name));
+        self.placed.retain(|name, _| scope_of(name) != scope || self.world.contains_key(name));
+        self.take(scope, What::ListDone);
         self.publish();
+    }
+
+    /// The hold passes, and the readable scopes confirm what they still say. The answer may bring removals of its own.
+    fn wait(&mut self) {
+        for _ in 0..2 {
+            self.clock.block_on(tokio::time::advance(HOLD));
+            self.publish();
+            self.list_once(&[0, 1, 2, 3]);
+        }
+        let Some(pipeline) = self.pipeline.as_ref().filter(|_| !self.disk_failed) else { return };
+        let of_readable = |owner: &ObjectKey| self.readable.iter().any(|scope| NAMESPACES[*scope] == owner.namespace);
+        let waiting: Vec<_> = pipeline.removals.waiting().filter(|(_, owner)| of_readable(owner)).collect();
+        assert!(!pipeline.plan.in_sync() || waiting.is_empty(), "{waiting:?} wait after the hold");
     }
 
     fn run(&mut self, op: Op) {
@@ -279,26 +456,33 @@ impl Model {
 
     fn run_unpublished(&mut self, op: Op) {
         match op {
-            Op::Put { name, mut state, seen } => {
-                // What is never removed would be in the way of a file of that name for ever.
-                if self.prune == Prune::Never && state.folder == Some("a") {
-                    state.folder = Some("d");
-                }
-                self.world.insert(name, state);
-                if seen { self.report(name) } else { self.settled = false }
+            Op::Put { name, state, seen } => self.set(name, Some(state), seen),
+            Op::Delete { name, seen } => self.set(name, None, seen),
+            Op::Revert { name, seen } => {
+                let before = self.history.get(name).cloned().flatten();
+                self.set(name, before, seen);
             }
-            Op::Delete { name, seen } => {
-                self.world.remove(name);
-                if seen { self.forget(name) } else { self.settled = false }
+            Op::Burst { ops } => ops.into_iter().for_each(|op| self.run_unpublished(op)),
+            Op::Wait { forbidden } => {
+                self.readable = readable(forbidden);
+                self.wait();
             }
+            Op::Forbid { forbidden } => self.readable = readable(forbidden),
             Op::List { order } => {
                 self.list(&order);
-                self.settled = true;
+                self.settled = self.readable.len() == NAMESPACES.len();
+                self.in_step |= self.settled;
             }
             Op::BrokenList { order, len } => {
                 let (before, settled) = (self.files(), self.settled);
-                self.take(What::ListStarted);
-                order[..len.index(order.len())].iter().for_each(|at| self.report(NAMES[*at]));
+                for scope in self.readable {
+                    self.take(*scope, What::ListStarted);
+                }
+                for name in order[..len.index(order.len())].iter().map(|at| NAMES[*at]) {
+                    if self.readable.contains(&scope_of(name)) {
+                        self.report(name);
+                    }
+                }
                 if settled {
                     assert_eq!(self.files(), before, "a list that breaks off changes nothing that was in step");
                 }
@@ -309,6 +493,21 @@ impl Model {
         }
     }
 
+    /// An object is like this from now on; `None`: there is none.
+    fn set(&mut self, name: &'static str, state: Option<State>, seen: bool) {
+        let seen = seen && self.readable.contains(&scope_of(name));
+        let before = match state {
+            Some(state) => self.world.insert(name, state),
+            None => self.world.remove(name),
+        };
+        self.history.insert(name, before);
+        match self.world.contains_key(name) {
+            _ if !seen => self.settled = false,
+            true => self.report(name),
+            false => self.forget(name),
+        }
+    }
+
     /// Somebody else's file, or none, is at a path from now on; unless a folder is in the way.
     fn plant(&mut self, path: &'static str, value: Option<Value>) {
         let at = self.dir.path().join(path);
@@ -316,6 +515,7 @@ impl Model {
             return;
         }
         self.settled = false;
+        self.in_step = false;
         match value {
             Some(value) => {
                 // What is one of a tree's files as well is not written into.
@@ -350,15 +550,19 @@ impl Model {
     fn run_checked(&mut self, op: Op) {
         let was_settled = self.settled;
         let by_others = matches!(op, Op::Foreign { .. } | Op::Vanish { .. });
+        let is_burst = matches!(op, Op::Burst { .. });
         let (wanted, files, stamps) = (winners(&self.placed), self.files(), self.stamps());
         self.run(op);
         self.check_always();
         // Where the last that was told is out of date, a file may come and go before all is told.
-        if by_others || !was_settled {
+        if by_others || is_burst || !was_settled {
             return;
         }
         let (wanted_now, files_now, stamps_now) = (winners(&self.placed), self.files(), self.stamps());
+        let blocks = |path: &PathBuf, wanted: &PathBuf| wanted.starts_with(path) || path.starts_with(wanted);
         for (path, value) in files {
+            let may_go = self.options.prune != Prune::Never || wanted_now.keys().any(|wanted| blocks(&path, wanted));
+            assert!(may_go || files_now.contains_key(&path), "{} was removed with --prune never", path.display());
             let still_wanted = wanted.contains_key(&path) && wanted_now.contains_key(&path);
             assert!(!still_wanted || files_now.contains_key(&path), "{} is missing", path.display());
             if files_now.get(&path) == Some(&value) {
@@ -370,7 +574,7 @@ impl Model {
     /// The contract's lines that hold at any moment.
     fn check_always(&self) {
         assert!(
-            self.way != SET || self.trees.contains(&self.live_tree()),
+            !self.is_set() || self.trees.contains(&self.live_tree()),
             "{:?} is no tree that was to go live",
             self.live_tree()
         );
@@ -383,19 +587,28 @@ impl Model {
         }
     }
 
-    /// What is promised when everything has been reported: exactly the winners' files, and what is somebody else's.
+    /// The contract when everything has been reported: exactly the winners' files, and files of others. Files that the guard
+    /// holds stay, and keep others from their paths.
     fn check_in_step(&mut self) {
         if !self.is_all_good() {
             return;
         }
-        let wanted = winners(&self.placed);
+        let held: Vec<PathBuf> = self
+            .pipeline
+            .iter()
+            .flat_map(|pipeline| pipeline.removals.paths())
+            .map(|path| path.as_str().into())
+            .collect();
+        let is_free = |path: &PathBuf| !held.iter().any(|held| held.starts_with(path) || path.starts_with(held));
+        let mut wanted = winners(&self.placed);
         let (mut owned, mut left_alone) = (BTreeMap::new(), BTreeMap::new());
-        for (path, value) in self.files() {
+        for (path, value) in self.files().into_iter().filter(|(path, _)| is_free(path)) {
             let target = if wanted.contains_key(&path) { &mut owned } else { &mut left_alone };
             target.insert(path, value);
         }
+        wanted.retain(|path, _| is_free(path));
         assert_eq!(owned, wanted);
-        match self.prune {
+        match self.options.prune {
             Prune::Owned => {}
             Prune::All => assert_eq!(left_alone, BTreeMap::new()),
             Prune::Never => return,
@@ -404,7 +617,7 @@ impl Model {
         left_alone
             .iter()
             .for_each(|(path, bytes)| assert_eq!(self.foreign.get(path), Some(bytes), "{}", path.display()));
-        self.foreign.retain(|path, _| left_alone.contains_key(path));
+        self.foreign.retain(|path, _| !is_free(path) || left_alone.contains_key(path));
         let own = fs::read_dir(self.dir.path().join(OWN_FOLDER)).expect("the store's own folder");
         let names: Vec<_> = own.map(|entry| entry.expect("an entry").file_name()).collect();
         // Where not even a temporary file could be removed, that is left to the next start.
@@ -415,16 +628,33 @@ impl Model {
         };
         let trees = (trees(self.dir.path().to_owned()), trees(self.dir.path().join(OWN_FOLDER)));
         let trees_max = match self.way {
-            None | FILES => (0, 0),
-            _ => (2, 0),
+            Some(Publishing { set: true, keeps_good }) => (2 + usize::from(keeps_good), 0),
+            Some(Publishing { set: false, keeps_good: true }) => (0, 3),
+            _ => (0, 0),
         };
-        assert!(self.disk_failed || (trees.0 <= trees_max.0 && trees.1 <= trees_max.1), "{trees:?} trees");
-        assert!(self.disk_failed || !names.iter().any(is_left_over), "left over: {names:?}");
+        // A blocked write has its content in a temporary file.
+        let may_leave = self.disk_failed || !held.is_empty();
+        assert!(may_leave || (trees.0 <= trees_max.0 && trees.1 <= trees_max.1), "{trees:?} trees");
+        assert!(may_leave || !names.iter().any(is_left_over), "left over: {names:?}");
     }
 }
 
 fn key(name: &str) -> Arc<ObjectKey> {
-    Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace: "ns".into(), name: name.into() })
+    let namespace = NAMESPACES[scope_of(name)].to_owned();
+    Arc::new(ObjectKey { kind: Kind::ConfigMap, namespace, name: name.into() })
+}
+
+fn readable(forbidden: bool) -> &'static [ScopeId] {
+    if forbidden { &[0] } else { &[0, 1] }
+}
+
+fn scope_of(name: &str) -> ScopeId {
+    usize::from(!NAMES[..2].contains(&name))
+}
+
+/// The names in a scope, in this order.
+fn names_of(scope: ScopeId, order: &[usize]) -> impl Iterator<Item = &'static str> {
+    order.iter().map(|at| NAMES[*at]).filter(move |name| scope_of(name) == scope)
 }
 
 /// The places that an object asks for and can have.
@@ -477,13 +707,15 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_directory_is_as_the_contract_says(
-        prune in prop::sample::select(&[Prune::Owned, Prune::Owned, Prune::All, Prune::Never][..]),
+        options in options(),
         way in way(),
-        checks in any::<bool>(),
         ops in prop::collection::vec(op(), 1..25),
     ) {
         crash::after(None);
-        let mut model = Model::new(prune, way, checks);
+        // The clock stands still until the test lets the guard's hold pass.
+        let clock = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let _entered = clock.enter();
+        let mut model = Model::new(options, way, &clock);
         let mut ops = ops.into_iter().peekable();
         while let Some(op) = ops.next() {
             let (steps, kill) = match op {
@@ -491,7 +723,7 @@ proptest! {
                 Op::Fail { after } => (Some(after), None),
                 op => {
                     model.run_checked(op);
-                    if model.settled {
+                    if model.in_step {
                         model.check_in_step();
                     }
                     continue;
@@ -513,15 +745,18 @@ proptest! {
                 model.start();
                 model.check_always();
             }
-            model.settled = false;
+            (model.settled, model.in_step) = (false, false);
         }
+        model.readable = readable(false);
         model.list(&[0, 1, 2, 3]);
         model.check_always();
         model.check_in_step();
         for state in model.world.values_mut() {
-            state.values.values_mut().filter(|value| value.byte == BAD).for_each(|value| value.byte = 1);
+            state.values.values_mut().filter(|value| value.byte >= REFUSED).for_each(|value| value.byte = 1);
         }
         model.list(&[0, 1, 2, 3]);
+        model.wait();
+        prop_assert_eq!(model.pipeline.iter().map(|pipeline| pipeline.removals.held()).sum::<usize>(), 0);
         model.check_in_step();
         // A start that finds everything as it should be rewrites nothing.
         let before = model.stamps();

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use super::generation::{self, Generation, is_absence, regular};
 use super::stage::{Stage, Staged};
 use super::{ChangeError, Effect, Store};
+use crate::config::Prune;
 use crate::disk::{self, Place};
 use crate::object::ObjectKey;
 use crate::path::{self, OWN_FOLDER, RelPath};
@@ -207,6 +208,7 @@ impl Store {
 
     fn lay_out(&mut self, chosen: impl Fn(&ObjectKey) -> bool) -> io::Result<Option<Candidate>> {
         self.forget_trial();
+        self.keep_unneeded();
         let batch = self.batch(chosen)?;
         if batch.is_empty() {
             return Ok(None);
@@ -224,6 +226,16 @@ impl Store {
         staging.stage.try_out(batch.keys().cloned().collect());
         let home = if staging.publishing.set { self.dir.clone() } else { self.dir.join(OWN_FOLDER) };
         Ok(Some(Candidate { path: std::path::absolute(home.join(&name))?, tree, batch }))
+    }
+
+    /// With --prune never, keeps a file that was to be removed for another one, if that one does not come.
+    fn keep_unneeded(&mut self) {
+        let Some(Staging { stage, .. }) = self.staging.as_mut().filter(|_| self.prune == Prune::Never) else { return };
+        let is_unneeded = |(path, staged): &(&RelPath, &Staged)| staged.file.is_none() && !stage.needs(path);
+        let unneeded: Vec<RelPath> = stage.iter().filter(is_unneeded).map(|(path, _)| path.clone()).collect();
+        for path in unneeded {
+            stage.take_back(&path);
+        }
     }
 
     /// What waits for these objects and is not so already.

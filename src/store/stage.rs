@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::content::{Digest, Spooled};
 use crate::object::ObjectKey;
-use crate::path::RelPath;
+use crate::path::{self, RelPath};
 
 /// What a path is to become.
 #[derive(Debug)]
@@ -95,6 +95,14 @@ impl Stage {
         {
             self.count_out(&staged.owner);
         }
+    }
+
+    /// Returns true if a file is to be above or below the path.
+    pub fn needs(&self, path: &RelPath) -> bool {
+        let above = path.ancestors().filter_map(|above| self.entries.get(above));
+        above
+            .chain(path::below(&self.entries, path.as_str()).map(|(_, staged)| staged))
+            .any(|staged| staged.file.is_some())
     }
 
     pub fn get(&self, path: &RelPath) -> Option<&Staged> {
