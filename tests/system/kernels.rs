@@ -32,7 +32,7 @@ const SECCOMP: &str = r#"
 "#;
 
 /// The same, with the system call refused by this error.
-fn without<'w>(launch: Launch<'w>, number: u32, error: i32) -> Launch<'w> {
+fn without(launch: Launch<'_>, number: u32, error: i32) -> Launch<'_> {
     launch.prelude(format!("exec perl -e '{SECCOMP}' {number} {error} \"$@\""))
 }
 
