@@ -27,7 +27,8 @@ const SPREAD: Duration = Duration::from_secs(1);
 /// A list follows an expired version at once this many times in a row. A server may expire what it has just sent.
 const IMMEDIATE_RELISTS_MAX: u32 = 3;
 
-/// After this many streamed lists in a row that began and were not completed, lists are asked for in pages.
+/// After this many streamed lists in a row that began and were not completed, a list is asked for in pages. So is each list
+/// after another such failure, until a streamed list is completed.
 const BROKEN_STREAMS_MAX: u32 = 3;
 
 /// How many objects a page of a list may have. It bounds the server's memory, not configbump's.
@@ -142,8 +143,10 @@ impl Failure {
 #[derive(Debug)]
 pub(super) struct Follow {
     ask: Ask,
-    /// Whether the server streams lists, as far as is known.
+    /// Whether the next list is to be a stream.
     streams: bool,
+    /// The server has said that it streams no lists.
+    never_streams: bool,
     /// Whether the present answer has brought anything.
     progressed: bool,
     /// Whether the watch has come to a smaller version than it had.
@@ -161,6 +164,7 @@ impl Follow {
         Self {
             ask: Ask::StreamedList,
             streams: true,
+            never_streams: false,
             progressed: false,
             went_back: false,
             failures: 0,
@@ -219,6 +223,8 @@ impl Follow {
         self.progressed = true;
         let completes = continue_token.is_empty();
         self.ask = if completes {
+            // The next list, which is rare, finds out whether streams work again.
+            self.streams = !self.never_streams;
             Ask::Watch { version }
         } else {
             Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: Some(continue_token) }
@@ -297,15 +303,20 @@ impl Follow {
         if self.expirations <= IMMEDIATE_RELISTS_MAX { Duration::ZERO } else { self.back_off(jitter) }
     }
 
-    /// Whether streamed lists are not to be had from this server, after this failure of one.
+    /// Returns true if the list is to come in pages after this failure of a streamed one.
     fn gives_up_streams(&mut self, failure: &Failure) -> bool {
         match failure {
-            // 422: the feature is off (server 1.33); 400: unknown to it; an event: its etcd is too old.
-            Failure::Status { status, in_stream } => *in_stream || matches!(status.code, 400 | 422),
+            // 422: the feature is off (server 1.33); 400: unknown to it.
+            Failure::Status { status: Status { code: 400 | 422, .. }, .. } => {
+                self.never_streams = true;
+                true
+            }
+            // Its etcd is too old, or something failed this time.
+            Failure::Status { in_stream, .. } => *in_stream,
             // Something in between does not let the end of the list through.
             Failure::Trouble { trouble, .. } => {
                 let began = self.progressed || matches!(trouble, Trouble::Silence | Trouble::Answer);
-                self.broken_streams += u32::from(began);
+                self.broken_streams = (self.broken_streams + u32::from(began)).min(BROKEN_STREAMS_MAX);
                 self.broken_streams >= BROKEN_STREAMS_MAX
             }
         }
@@ -389,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_server_that_cannot_stream_lists_is_asked_for_pages_at_once_and_from_then_on() {
-        for refusal in [status(422), status(400), event(500), event(504)] {
+        for refusal in [status(422), status(400), event(422)] {
             let mut follow = Follow::new();
             assert_eq!(follow.failed(&refusal, SHORT, 1.0), Duration::ZERO, "{refusal:?}");
             assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
@@ -401,6 +412,20 @@ mod tests {
             assert_eq!(follow.ask(), &watch("7"));
             follow.relist();
             assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+        }
+    }
+
+    #[test]
+    fn stream_that_fails_once_is_asked_for_again() {
+        for failure in [event(500), event(504)] {
+            let mut follow = Follow::new();
+            assert_eq!(follow.failed(&failure, SHORT, 1.0), Duration::ZERO, "{failure:?}");
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+            follow.failed(&status(500), SHORT, 0.0);
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None), "not before a list is complete");
+            assert!(follow.page("7".into(), String::new()));
+            follow.relist();
+            assert_eq!(follow.ask(), &Ask::StreamedList);
         }
     }
 
@@ -462,8 +487,13 @@ mod tests {
             assert!(follow.failed(&silent, SHORT, 0.0) > Duration::ZERO);
             assert_eq!(follow.ask(), &Ask::StreamedList);
         }
-        assert_eq!(follow.failed(&silent, SHORT, 0.0), Duration::ZERO);
-        assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+        for _ in 0..2 {
+            assert_eq!(follow.failed(&silent, SHORT, 0.0), Duration::ZERO);
+            assert_eq!(follow.ask(), &page(Some(PAGE_OBJECTS), None));
+            follow.page("7".into(), String::new());
+            follow.relist();
+            assert_eq!(follow.ask(), &Ask::StreamedList, "the next list finds out");
+        }
     }
 
     #[test]
