@@ -169,7 +169,7 @@ impl Pipeline {
         let modes = Modes { config_map: 0o644, secret: 0o640 };
         let store = Store::open(&dir, modes, Prune::Owned, publishing).expect("a store");
         let all = Scope { kind: Some(Kind::ConfigMap), namespace: None, name: None };
-        let plan = Plan::new(Places::new(Layout::Flat, &dir), vec![all]);
+        let plan = Plan::new(Places::new(Layout::Flat, &[Kind::ConfigMap], &dir), vec![all]);
         let mut pipeline = Self { plan, store, _folder: folder };
         pipeline.list(objects);
         pipeline

@@ -32,7 +32,7 @@ use crate::bump::governor::Pace;
 use crate::bump::url::UrlConfig;
 use crate::bump::{self, Bumper, Changes};
 use crate::child::ChildError;
-use crate::config::{Config, InitialBump, Layout, Prune};
+use crate::config::{Config, InitialBump, Prune};
 use crate::event::{Event, Scope, ScopeId, What};
 use crate::object::{Kind, ObjectKey};
 use crate::path::{OWN_FOLDER, RelPath};
@@ -119,8 +119,8 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
     let removals = Removals::new(publish.brake.filter(|_| config.prune != Prune::Never), publish.pace);
     let mut endpoints = Endpoints::open(config.listen, source.scopes(), recent);
     let first_sync = FirstSync::begin(config.log_format, config.log_level);
-    let mut pipeline =
-        Pipeline::new(store, config.layout, &config.dir, source.scopes(), publisher, removals, first_sync);
+    let places = Places::new(config.layout, &config.selection.kinds, &config.dir);
+    let mut pipeline = Pipeline::new(store, places, &config.dir, source.scopes(), publisher, removals, first_sync);
     pipeline.report_to(&endpoints.telemetry());
     let changes = Changes::default();
     // Dropping it ends what it runs.
@@ -232,7 +232,7 @@ impl Pipeline {
     /// Begins with what an earlier run left in the store.
     fn new(
         store: Store,
-        layout: Layout,
+        places: Places,
         dir: &Path,
         scopes: Vec<Scope>,
         publisher: Option<Publisher>,
@@ -244,7 +244,7 @@ impl Pipeline {
         if store.is_half_visible() {
             publisher.iter_mut().for_each(Publisher::changed);
         }
-        let mut plan = Plan::new(Places::new(layout, dir), scopes);
+        let mut plan = Plan::new(places, scopes);
         if store.ignores_case() {
             let dir = dir.display();
             tracing::info!(event = "case_ignored", "{dir} ignores case: keys that differ only in case are one path");

@@ -12,6 +12,8 @@ use crate::path::{PathError, RelPath};
 #[derive(Clone, Debug)]
 pub struct Places {
     layout: Layout,
+    /// Whether objects of several kinds are followed.
+    has_kinds: bool,
     /// The directory as it was given, made absolute: a folder annotation may spell it out.
     dir: String,
 }
@@ -33,9 +35,9 @@ pub enum PlaceError {
 
 impl Places {
     #[must_use]
-    pub fn new(layout: Layout, dir: &Path) -> Self {
+    pub fn new(layout: Layout, kinds: &[Kind], dir: &Path) -> Self {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-        Self { layout, dir: dir.to_string_lossy().trim_end_matches('/').to_owned() }
+        Self { layout, has_kinds: kinds.len() > 1, dir: dir.to_string_lossy().trim_end_matches('/').to_owned() }
     }
 
     /// The folder that the object's annotation asks for: empty (the directory itself), or ending with a slash.
@@ -81,6 +83,8 @@ impl Places {
                 };
                 format!("{folder}namespace_{namespace}.{kind}_{name}.{key}")
             }
+            // As in the API's own paths.
+            Layout::Tree if self.has_kinds => format!("{folder}{namespace}/{}/{name}/{key}", kind.resource()),
             Layout::Tree => format!("{folder}{namespace}/{name}/{key}"),
         };
         // The key by itself first: a prefix must not make a hostile key pass.
@@ -109,7 +113,7 @@ mod tests {
             folder: annotation.map(str::to_owned),
             entries: Vec::new(),
         };
-        Places::new(Layout::Flat, Path::new("/srv/conf/")).folder(&object)
+        Places::new(Layout::Flat, &[Kind::Secret], Path::new("/srv/conf/")).folder(&object)
     }
 
     #[test]
@@ -119,7 +123,16 @@ mod tests {
             (Layout::Unique, "f/namespace_ns.secret_name.a.yaml"),
             (Layout::Tree, "f/ns/name/a.yaml"),
         ] {
-            let found = Places::new(layout, Path::new("/srv")).path("f/", &key(), "a.yaml");
+            let found = Places::new(layout, &[Kind::Secret], Path::new("/srv")).path("f/", &key(), "a.yaml");
+            assert_eq!(found.map(|path| path.to_string()), Ok(path.to_owned()));
+        }
+    }
+
+    #[test]
+    fn tree_separates_kinds_if_both_are_followed() {
+        let places = Places::new(Layout::Tree, &[Kind::ConfigMap, Kind::Secret], Path::new("/srv"));
+        for (kind, path) in [(Kind::ConfigMap, "ns/configmaps/name/a"), (Kind::Secret, "ns/secrets/name/a")] {
+            let found = places.path("", &ObjectKey { kind, ..key() }, "a");
             assert_eq!(found.map(|path| path.to_string()), Ok(path.to_owned()));
         }
     }
@@ -147,7 +160,7 @@ mod tests {
     #[test]
     fn a_hostile_key_is_refused_in_every_layout() {
         for layout in [Layout::Flat, Layout::Unique, Layout::Tree] {
-            let places = Places::new(layout, Path::new("/srv"));
+            let places = Places::new(layout, &[Kind::ConfigMap, Kind::Secret], Path::new("/srv"));
             for name in ["", ".", "..", "..data", "a/b", "a\0", ".configbump"] {
                 let found = places.path("", &key(), name);
                 assert!(found.is_err(), "{layout:?} {name:?} gave {found:?}");

@@ -39,7 +39,7 @@ struct Fixture(Plan);
 impl Fixture {
     fn new(scopes: usize) -> Self {
         let scope = Scope { kind: None, namespace: None, name: None };
-        Self(Plan::new(Places::new(Layout::Flat, Path::new("/dir")), vec![scope; scopes]))
+        Self(Plan::new(Places::new(Layout::Flat, &[Kind::ConfigMap], Path::new("/dir")), vec![scope; scopes]))
     }
 
     fn step(&mut self, scope: ScopeId, what: What) -> Vec<String> {

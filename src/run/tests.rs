@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 use crate::bump::governor::Pace;
-use crate::config::Prune;
+use crate::config::{Layout, Prune};
 use crate::content::Modes;
 use crate::disk::crash;
 use crate::object::{Entry, Kind, Object, ObjectKey};
@@ -266,7 +266,8 @@ impl<'c> Model<'c> {
         let removals = Removals::new(guard, pace);
         let (dir, first_sync) = (self.dir.path(), FirstSync::begin(Format::Json, Level::Error));
         let scopes = NAMESPACES.map(scope).to_vec();
-        self.pipeline = Some(Pipeline::new(store, Layout::Flat, dir, scopes, publisher, removals, first_sync));
+        let places = Places::new(Layout::Flat, &[Kind::ConfigMap], dir);
+        self.pipeline = Some(Pipeline::new(store, places, dir, scopes, publisher, removals, first_sync));
         self.placed.clear();
         self.settled = false;
         self.in_step = false;

@@ -59,6 +59,30 @@ fn tree_has_a_folder_for_each_namespace_and_object() {
 }
 
 #[test]
+fn tree_moves_files_when_a_second_kind_is_followed() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        namespace.create(&config_map("same", [("a.yaml", "1")])).await;
+        namespace.create(&secret("same", [("a.yaml", b"2")])).await;
+        let launch = Launch::within(&namespace, &workspace).args(["--layout", "tree"]);
+        let path = |name: &str| format!("{}/{name}/a.yaml", namespace.name);
+        let sidecar = launch.start();
+        sidecar.holds([(path("same"), "1")]).await;
+        sidecar.terminate().await;
+        let sidecar = launch.args(["--kinds", "configmaps,secrets"]).start();
+        sidecar.holds([(path("configmaps/same"), "1"), (path("secrets/same"), "2")]).await;
+        let wanted = ["", "/configmaps", "/configmaps/same", "/secrets", "/secrets/same"];
+        let wanted: BTreeSet<_> = wanted.map(|directory| format!("{}{directory}", namespace.name)).into();
+        sidecar
+            .until("the empty directory to go", || match workspace.folders() {
+                folders if folders == wanted => Ok(()),
+                folders => Err(format!("{folders:?}")),
+            })
+            .await;
+    });
+}
+
+#[test]
 fn a_name_too_long_for_the_disk_is_reported_and_hinders_nothing() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
