@@ -156,6 +156,16 @@ impl Plan {
         self.lingering.push((path, owner));
     }
 
+    /// Takes out the files whose removal failed, but for those that an object claims again.
+    pub fn take_lingering(&mut self) -> Vec<(RelPath, Arc<ObjectKey>)> {
+        self.lingering.drain(..).filter(|(path, _)| !self.claims.is_live(path)).collect()
+    }
+
+    #[must_use]
+    pub fn has_lingering(&self) -> bool {
+        !self.lingering.is_empty()
+    }
+
     /// Whether this scope has ever completed a list.
     #[must_use]
     pub fn is_synced(&self, scope: ScopeId) -> bool {
@@ -220,7 +230,7 @@ impl Plan {
             What::ListStarted => {
                 self.scopes[scope].list += 1;
                 // Before anything is written, for which it may be in the way.
-                let unclaimed = self.lingering.drain(..).filter(|(path, _)| !self.claims.is_live(path));
+                let unclaimed = self.take_lingering().into_iter();
                 step.changes.extend(unclaimed.map(|(path, owner)| Change::Remove { path, owner, makes_way: false }));
             }
             What::Apply(object) => self.apply(scope, object, &mut step),

@@ -40,7 +40,7 @@ use crate::plan::{Change, Places, Plan};
 use crate::publish::{Due, Progress, Publisher};
 use crate::source::announcer::{Announcer, Reason};
 use crate::source::{Source, SourceError};
-use crate::store::{Effect, OpenError, Store};
+use crate::store::{ChangeError, Effect, OpenError, Store};
 use crate::telemetry::endpoints::Endpoints;
 use crate::telemetry::{Done, FirstSync, Recent, Telemetry};
 use crate::threads::{READERS, ThreadError};
@@ -147,7 +147,7 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
                 return Err(RunError::Displaced { dir: config.dir });
             }
             () = place.stirred() => {}
-            () = pipeline.resync.due() => pipeline.resync.ask(),
+            () = pipeline.resync.due() => pipeline.retry(),
             () = pipeline.first_sync.due() => pipeline.first_sync.show(pipeline.tally.visible),
             () = changes.told() => pipeline.told(&changes),
             () = changes.refused(), if publish.rollback => pipeline.roll_back(),
@@ -156,7 +156,7 @@ pub async fn run(mut config: Config, recent: Recent) -> Result<u8, RunError> {
                 pipeline.publisher.iter_mut().zip(to_check).for_each(|(publisher, tree)| publisher.start_check(tree));
             }
             () = reached(pipeline.withheld_until) => pipeline.release_bump(),
-            () = pipeline.removals.due(), if pipeline.resync.is_settled() => pipeline.release_removals(),
+            () = pipeline.removals.due() => pipeline.release_removals(),
             () = pipeline.stall.due() => pipeline.tell_stall(),
             event = events.recv() => match event {
                 Some(event) => pipeline.take(event),
@@ -317,18 +317,17 @@ impl Pipeline {
         if list_done {
             self.list_done(scope);
         }
+        self.note_recovery();
         self.report_if_in_step();
     }
 
-    /// Takes the steps of one event. Once something could not be written, nothing is removed that it may have been to
-    /// replace.
-    fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, mut hold_removals: bool) {
+    /// Takes the steps of one event.
+    fn apply_all(&mut self, scope: ScopeId, changes: Vec<Change>, hold_removals: bool) {
         for change in changes {
             match change {
-                change if self.removals.has_brake() => drop(self.apply_guarded(scope, change)),
+                change if self.removals.has_brake() => self.apply_guarded(scope, change),
                 Change::Remove { path, owner, makes_way: false } if hold_removals => self.removals.push(path, owner),
-                Change::Remove { .. } => drop(self.apply(Some(scope), change)),
-                change => hold_removals |= !self.apply(Some(scope), change),
+                change => self.apply(Some(scope), change),
             }
         }
     }
@@ -343,13 +342,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes one step, for an event of this scope; whether it succeeded.
-    fn apply(&mut self, scope: Option<ScopeId>, change: Change) -> bool {
+    /// Takes one step, for an event of this scope.
+    fn apply(&mut self, scope: Option<ScopeId>, change: Change) {
         if let Change::Write { path, .. } | Change::Promote { path, .. } = &change {
             self.make_way(path);
         }
         // Content on standby may be of an object that another scope reports.
-        let from_event = matches!(change, Change::Write { .. } | Change::Park { .. } | Change::Drop { .. });
+        let from_event = matches!(change, Change::Write { .. } | Change::Park { .. });
         let is_removal = matches!(change, Change::Remove { .. });
         let owner = change.owner().cloned();
         let file = change.file().map(|(path, owner)| (path.clone(), Arc::clone(owner)));
@@ -360,22 +359,69 @@ impl Pipeline {
             }
             (Ok(effect), Some((path, owner))) => self.has_changed(path, effect, owner),
             (Ok(_), None) => {}
-            (Err(error), file) => {
-                self.tally.failed += 1;
-                self.tell_if_held_up();
-                let scopes: Vec<ScopeId> = match (scope.filter(|_| from_event), owner) {
-                    (None, Some(owner)) => self.plan.scopes_of(&owner).collect(),
-                    (scope, _) => scope.into_iter().collect(),
-                };
-                self.resync.failed(&scopes, &error);
-                self.telemetry.change_failed(&error);
-                if let (true, Some((path, owner))) = (is_removal, file) {
-                    self.plan.linger(path, owner);
-                }
-                return false;
+            (Err(error), Some((path, owner))) if is_removal => {
+                self.failed(&[], &error);
+                self.plan.linger(path, owner);
             }
+            (Err(error), Some((path, _))) if self.store.is_unwritten(&path) => self.failed(&[], &error),
+            (Err(error), _) => match (scope.filter(|_| from_event), owner) {
+                (None, Some(owner)) => {
+                    let scopes: Vec<ScopeId> = self.plan.scopes_of(&owner).collect();
+                    self.failed(&scopes, &error);
+                }
+                (scope, _) => self.failed(scope.as_slice(), &error),
+            },
         }
-        true
+    }
+
+    /// Notes a failure by which these scopes lost content.
+    fn failed(&mut self, lost_by: &[ScopeId], error: &ChangeError) {
+        self.tally.failed += 1;
+        self.tell_if_held_up();
+        self.resync.failed(lost_by, error);
+        self.telemetry.change_failed(error);
+    }
+
+    /// Tries again what failed: first removals, which may be in the way of files. Asks for the content that is lost.
+    fn retry(&mut self) {
+        self.resync.ask();
+        for (path, owner) in self.plan.take_lingering() {
+            self.apply(None, Change::Remove { path, owner, makes_way: false });
+        }
+        let owners: BTreeSet<_> = self.store.unwritten().into_iter().map(|file| self.write_again(file)).collect();
+        let still_waiting: BTreeSet<_> = self.store.unwritten().into_iter().map(|(_, owner)| owner).collect();
+        for owner in owners.difference(&still_waiting).filter(|_| self.resync.is_settled()) {
+            let done = Done { touched: true, ..Done::default() };
+            self.telemetry.taken(Some(owner), done, |key| self.plan.holds(key));
+        }
+        self.note_recovery();
+        self.unsaid |= self.changed > 0;
+        self.say_in_sync();
+        self.report_if_in_step();
+    }
+
+    fn write_again(&mut self, (path, owner): (RelPath, Arc<ObjectKey>)) -> Arc<ObjectKey> {
+        if self.removals.has_brake() && self.removals.block(&path) {
+            self.resync.schedule();
+            return owner;
+        }
+        self.make_way(&path);
+        match self.store.write_again(&path) {
+            Ok(effect) => self.has_changed(path, effect, Arc::clone(&owner)),
+            Err(error) => self.failed(&[], &error),
+        }
+        owner
+    }
+
+    fn note_recovery(&mut self) {
+        if !self.has_failed() {
+            self.resync.recovered();
+        }
+    }
+
+    /// Returns true if a change failed and has not succeeded yet.
+    fn has_failed(&self) -> bool {
+        !self.resync.is_settled() || self.store.has_unwritten() || self.plan.has_lingering()
     }
 
     /// Notes what somebody may have to be told of.
@@ -393,19 +439,18 @@ impl Pipeline {
         }
     }
 
-    /// If every scope has completed a list, and nothing has failed, the directory holds what it should, or will when what
-    /// waits is published.
+    /// Carries out the removals that waited for a complete list. If every scope has completed one and no content is lost, the
+    /// directory holds what it should, or will when what waits is published and what failed succeeds.
     fn list_done(&mut self, scope: ScopeId) {
         self.announcer.keep(|key| self.plan.holds(key));
         self.resync.list_done(scope);
         let plan = &self.plan;
         self.removals.list_done(scope, |scope, key| plan.scope(scope).covers(key));
-        if !self.resync.is_settled() {
-            return;
-        }
         self.release_removals();
-        if self.is_complete() {
+        if self.plan.in_sync() {
             self.remove_foreign();
+        }
+        if self.is_complete() {
             self.unsaid |= !self.in_sync || self.changed > 0 || !self.publisher.iter().all(Publisher::is_at_rest);
             self.say_in_sync();
         }
@@ -514,7 +559,8 @@ impl Pipeline {
 
     /// Says so once everything is live, but for what is held back; the first time the bump begins with that.
     fn say_in_sync(&mut self) {
-        if !self.unsaid || !self.is_complete() || !self.publisher.iter().all(Publisher::is_at_rest) {
+        if !self.unsaid || !self.is_complete() || self.has_failed() || !self.publisher.iter().all(Publisher::is_at_rest)
+        {
             return;
         }
         self.tell_in_sync();
@@ -542,7 +588,7 @@ impl Pipeline {
     }
 
     fn is_settled(&self) -> bool {
-        self.in_sync && self.resync.is_settled() && self.publisher.iter().all(Publisher::is_at_rest)
+        self.in_sync && !self.has_failed() && self.publisher.iter().all(Publisher::is_at_rest)
     }
 
     /// What `--once` ends with: a directory in which nothing is live because all is held back is no success, nor is one with

@@ -25,6 +25,7 @@ mod rollback;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod unwritten;
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -45,6 +46,7 @@ use self::publish::{DATA, Staging};
 use self::record::Record;
 pub use self::rollback::TakenBack;
 use self::stage::Staged;
+use self::unwritten::Unwritten;
 use crate::bump;
 use crate::config::Prune;
 use crate::content::{Body, Content, Digest, Modes, Permissions, Spool, Spooled};
@@ -74,6 +76,8 @@ pub struct Store {
     ignores_case: bool,
     /// What waits to be published, unless every change is at once.
     staging: Option<Staging>,
+    /// Files that could not be put in place, for another try.
+    unwritten: BTreeMap<RelPath, Unwritten>,
     /// Whether the record could not be written when it was to say last that a file is gone.
     is_unnoted: bool,
     /// What `--prune all` could not remove when it tried last, and why.
@@ -152,6 +156,7 @@ impl Store {
             prune,
             ignores_case,
             staging: None,
+            unwritten: BTreeMap::new(),
             is_unnoted: false,
             foreign_kept,
         };
@@ -232,7 +237,7 @@ impl Store {
         self.record.told().map_err(|error| ChangeError { verb: "write the record in", path, error })
     }
 
-    /// Takes one step of a plan. The value's bytes are gone afterwards, whatever the outcome.
+    /// Takes one step of a plan. If it fails, the content is lost, unless [`Store::is_unwritten`] says that it is not.
     ///
     /// # Errors
     /// When the disk does not let it; no file is half-written then, and the record covers what may be there.
@@ -270,7 +275,9 @@ impl Store {
             }
             Change::Drop { claim } => {
                 let error = parked_error("remove", claim);
-                disk::unlink(self.own.as_fd(), aside::name(claim).as_str()).map_err(error)?;
+                if let Err(error) = disk::unlink(self.own.as_fd(), aside::name(claim).as_str()).map_err(error) {
+                    tracing::warn!("{error}; the next start removes it");
+                }
                 Ok(Effect::Nothing)
             }
         }
@@ -278,17 +285,16 @@ impl Store {
 
     /// The steps of the module's description, by their numbers.
     fn write(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, content: Content) -> io::Result<Effect> {
+        self.unwritten.remove(path);
         // 1.
-        if let Some(effect) = self.settled_as(path, owner, &content.digest)? {
+        let settled = self.settled_as(path, owner, &content.digest);
+        if let Ok(Some(effect)) = settled {
             return Ok(effect);
         }
         // 2.
-        let temporary = self.temporary(owner.kind, content.body)?;
-        if self.is_staged() {
-            self.stage_file(path, owner, temporary, content.digest);
-            return Ok(Effect::Staged);
-        }
-        self.put_in_place(path, owner, |place| temporary.publish(place.folder(), place.name))
+        let file = self.temporary(owner.kind, content.body)?;
+        let new = Unwritten { owner: Arc::clone(owner), file, digest: content.digest };
+        self.put_unless_failed(path, new, settled)
     }
 
     /// If a path has this content already, or is to have it, it is this object's from here on, and nothing else is to be done.
@@ -301,8 +307,14 @@ impl Store {
                 return Ok(None);
             }
         }
-        if !self.is_present(path, owner.kind, digest)? {
-            return Ok(None);
+        match self.is_present(path, owner.kind, digest) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            // A file that cannot be read is replaced. Anything else in the way shows itself when it is.
+            Err(error) => {
+                tracing::debug!("cannot read {path}, so it is replaced: {error}");
+                return Ok(None);
+            }
         }
         self.record.own(path, owner)?;
         let took_back = self.staging.as_mut().is_some_and(|staging| staging.stage.take_back(path));
@@ -316,12 +328,7 @@ impl Store {
     }
 
     /// Steps 3 to 5, for a temporary file or one that was kept aside.
-    fn put_in_place(
-        &mut self,
-        path: &RelPath,
-        owner: &Arc<ObjectKey>,
-        publish: impl FnOnce(&Place<'_>) -> io::Result<()>,
-    ) -> io::Result<Effect> {
+    fn put_in_place(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, file: &mut Spooled) -> io::Result<Effect> {
         // 3.
         self.make_folders(path)?;
         self.warn_if_foreign(path, owner)?;
@@ -330,7 +337,7 @@ impl Store {
         self.record.own(path, owner)?;
         self.record.untold()?;
         // 5.
-        publish(&place)?;
+        file.move_to(place.folder(), place.name)?;
         Ok(Effect::Written)
     }
 
@@ -474,6 +481,9 @@ impl Store {
     }
 
     fn remove(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, makes_way: bool) -> io::Result<Effect> {
+        if self.unwritten.remove(path).is_some() && !self.record.owns(path.as_str()) {
+            return Ok(Effect::Nothing);
+        }
         let stays = self.prune == Prune::Never && !makes_way;
         match &mut self.staging {
             Some(staging) if !stays && (self.record.owns(path.as_str()) || staging.stage.is_tried(path)) => {

@@ -156,6 +156,11 @@ impl Spooled {
 
     /// Moves the file to `name` in `folder`, over whatever file is there.
     pub(crate) fn publish(mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.move_to(folder, name)
+    }
+
+    /// Does the same, and keeps the file if that fails.
+    pub(crate) fn move_to(&mut self, folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if let Some(temporary) = &self.name {
             disk::replace(self.folder.as_fd(), temporary, folder, name)?;
         }

@@ -17,17 +17,14 @@ use crate::plan::Change;
 pub(super) struct Blocked(BTreeMap<RelPath, (ScopeId, Change)>);
 
 impl Pipeline {
-    /// Takes one step while the deletion guard judges removals. Returns true if it succeeded or waits.
-    pub(super) fn apply_guarded(&mut self, scope: ScopeId, change: Change) -> bool {
+    /// Takes one step while the deletion guard judges removals.
+    pub(super) fn apply_guarded(&mut self, scope: ScopeId, change: Change) {
         match change {
-            Change::Remove { path, owner, .. } => {
-                match self.blocked.0.remove(&path) {
-                    Some((_, Change::Promote { claim, .. })) => return self.apply(Some(scope), Change::Drop { claim }),
-                    Some(_) => {}
-                    None => self.hold_removal(path, owner),
-                }
-                true
-            }
+            Change::Remove { path, owner, .. } => match self.blocked.0.remove(&path) {
+                Some((_, Change::Promote { claim, .. })) => self.apply(Some(scope), Change::Drop { claim }),
+                Some(_) => {}
+                None => self.hold_removal(path, owner),
+            },
             Change::Write { path, owner, content } => {
                 self.removals.forget(&path);
                 if !self.removals.block(&path) {
@@ -35,9 +32,8 @@ impl Pipeline {
                 }
                 let content = self.store.spooled(owner.kind, content);
                 let before = self.blocked.0.insert(path.clone(), (scope, Change::Write { path, owner, content }));
-                match before {
-                    Some((_, Change::Promote { claim, .. })) => self.apply(Some(scope), Change::Drop { claim }),
-                    _ => true,
+                if let Some((_, Change::Promote { claim, .. })) = before {
+                    self.apply(Some(scope), Change::Drop { claim });
                 }
             }
             Change::Promote { path, owner, claim, digest } => {
@@ -46,16 +42,16 @@ impl Pipeline {
                 let change = Change::Promote { path: path.clone(), owner, claim, digest };
                 if is_blocked {
                     self.blocked.0.insert(path, (scope, change));
-                    return true;
+                } else {
+                    self.apply(Some(scope), change);
                 }
-                self.apply(Some(scope), change)
             }
             Change::Demote { path, owner, claim, digest } => match self.blocked.0.remove(&path) {
                 Some((_, Change::Write { content, .. })) => {
-                    self.apply(Some(scope), Change::Park { claim, owner, content })
+                    self.apply(Some(scope), Change::Park { claim, owner, content });
                 }
                 // Its content has not left the standby.
-                Some(_) => true,
+                Some(_) => {}
                 None => self.apply(Some(scope), Change::Demote { path, owner, claim, digest }),
             },
             Change::Park { .. } | Change::Drop { .. } => self.apply(Some(scope), change),

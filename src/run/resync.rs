@@ -1,4 +1,5 @@
-//! When a change failed on disk, its content is gone: the sources are asked to report everything again, until all is well.
+//! Changes that failed on disk are tried again with backoff. If a content was lost, its scope is asked to report everything
+//! again.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -40,7 +41,7 @@ struct Mending {
 #[derive(Debug)]
 pub(super) struct Resync {
     scopes: Vec<Mending>,
-    /// When to ask next; `None`: nothing has failed since it was asked last.
+    /// When to try next; `None`: nothing has failed since the last try.
     due: Option<Instant>,
     attempts: u32,
     /// The failures that were told.
@@ -70,6 +71,11 @@ impl Resync {
         } else {
             tracing::debug!("{error}");
         }
+        self.schedule();
+    }
+
+    /// Plans another try. The wait doubles each time.
+    pub fn schedule(&mut self) {
         if self.due.is_none() {
             let wait = WAIT_MIN.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(WAIT_MAX);
             self.attempts = (self.attempts + 1).min(16);
@@ -77,7 +83,7 @@ impl Resync {
         }
     }
 
-    /// Waits until it is time to ask.
+    /// Waits until it is time to try again.
     pub async fn due(&self) {
         match self.due {
             Some(due) => sleep_until(due).await,
@@ -116,16 +122,25 @@ impl Resync {
         if self.scopes[scope].round == Round::Listing {
             self.scopes[scope].round = Round::Done;
         }
-        if self.is_settled() && self.attempts > 0 {
-            self.attempts = 0;
+    }
+
+    /// Notes that every change has succeeded.
+    pub fn recovered(&mut self) {
+        self.due = None;
+        if std::mem::take(&mut self.attempts) > 0 {
             self.told.clear();
             tracing::info!(event = "change_recovered", "what had failed is done");
         }
     }
 
-    /// Whether no change is outstanding.
+    /// Returns true if a change has failed since all was well.
+    pub fn is_failing(&self) -> bool {
+        self.attempts > 0
+    }
+
+    /// Returns true if no scope has to report anything again.
     pub fn is_settled(&self) -> bool {
-        self.due.is_none() && self.scopes.iter().all(|scope| scope.round == Round::Done)
+        self.scopes.iter().all(|scope| !scope.lost && scope.round == Round::Done)
     }
 }
 
@@ -170,6 +185,7 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         resync.list_done(0);
+        resync.recovered();
         let before = Instant::now();
         resync.failed(&[0], &failure());
         resync.due().await;

@@ -49,7 +49,7 @@ impl Pipeline {
 
     /// A change is about to fail. If it is the first, and of the first sync, more depends on it than a file.
     pub(super) fn tell_if_held_up(&self) {
-        if !self.in_sync && self.bump.is_some() && self.resync.is_settled() {
+        if !self.in_sync && self.bump.is_some() && !self.resync.is_failing() {
             tracing::warn!(
                 "the first sync is not complete while a path cannot be written: until then nobody is bumped, and a COMMAND \
                  after -- is not started"

@@ -407,7 +407,7 @@ impl<'c> Model<'c> {
     fn list(&mut self, order: &[usize]) {
         for _ in 0..3 {
             if let Some(pipeline) = &mut self.pipeline {
-                pipeline.resync.ask();
+                pipeline.retry();
             }
             self.list_once(order);
             if self.pipeline.as_ref().is_some_and(Pipeline::is_settled) {

@@ -5,6 +5,7 @@ use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::unwritten::Unwritten;
 use super::{Effect, Store, UNKNOWN_BYTES_MAX};
 use crate::content::{Content, Digest};
 use crate::disk;
@@ -26,7 +27,16 @@ impl Store {
     }
 
     /// Copies the newest file, rather than moving it: there is no moment without it.
-    pub(super) fn demote(&self, path: &RelPath, kind: Kind, claim: ClaimId, digest: Option<Digest>) -> io::Result<()> {
+    pub(super) fn demote(
+        &mut self,
+        path: &RelPath,
+        kind: Kind,
+        claim: ClaimId,
+        digest: Option<Digest>,
+    ) -> io::Result<()> {
+        if let Some(new) = self.unwritten.remove(path) {
+            return new.file.publish(self.own.as_fd(), &name(claim));
+        }
         let Some(mut file) = self.newest(path)? else { return Err(io::ErrorKind::NotFound.into()) };
         let Some(digest) = known(&mut file, digest)? else {
             return Err(io::Error::other("it has been changed, so there is no copy to keep"));
@@ -52,17 +62,14 @@ impl Store {
         let Some(digest) = known(&mut parked, digest)? else {
             return Err(io::Error::other(format!("what was kept aside of {owner} has been changed")));
         };
-        if let Some(effect) = self.settled_as(path, owner, &digest)? {
+        self.unwritten.remove(path);
+        let settled = self.settled_as(path, owner, &digest);
+        if let Ok(Some(effect)) = settled {
             disk::unlink(self.own.as_fd(), name.as_str())?;
             return Ok(effect);
         }
-        if self.is_staged() {
-            let file = self.spool.adopt(&name)?;
-            self.stage_file(path, owner, file, digest);
-            return Ok(Effect::Staged);
-        }
-        let own = Arc::clone(&self.own);
-        self.put_in_place(path, owner, |place| disk::replace(own.as_fd(), &name, place.folder(), place.name))
+        let file = self.spool.adopt(&name)?;
+        self.put_unless_failed(path, Unwritten { owner: Arc::clone(owner), file, digest }, settled)
     }
 }
 

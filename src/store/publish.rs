@@ -346,13 +346,13 @@ impl Store {
             return Ok(Effect::Written);
         }
         let Some(staging) = &self.staging else { return Ok(Effect::Nothing) };
-        let file = if staging.publishing.set {
+        let mut file = if staging.publishing.set {
             self.spool.symlink(&link_target(path))?
         } else {
             let Some(place) = regular(self.live(staging), path)? else { return Ok(Effect::Nothing) };
             self.spool.link(place.folder(), place.name)?
         };
-        self.put_in_place(path, owner, |place| file.publish(place.folder(), place.name))
+        self.put_in_place(path, owner, &mut file)
     }
 
     /// Whether readers see at a path what the live tree has there.

@@ -44,6 +44,81 @@ fn on_a_full_disk_the_last_good_file_stays_and_the_change_is_made_when_there_is_
 }
 
 #[test]
+fn unwritable_path_delays_no_other_removal() {
+    for guard in [vec![], vec!["--max-delete", "90%"]] {
+        run(async {
+            let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+            let old = config_map("old", [("old", "1")]);
+            namespace.create_all(&[config_map("routes", [("a", "1"), ("b", "1")]), old.clone()]).await;
+            let launch = Launch::within(&namespace, &workspace).args(guard);
+            let sidecar = launch.start();
+            sidecar.holds([("a", "1"), ("b", "1"), ("old", "1")]).await;
+            sidecar.terminate().await;
+
+            workspace.write("taken/foreign", "theirs");
+            namespace.delete(&old).await;
+            namespace.replace(&config_map("routes", [("a", "1"), ("b", "1"), ("taken", "1")])).await;
+            let sidecar = launch.start();
+            sidecar.holds([("a", "1"), ("b", "1"), ("taken/foreign", "theirs")]).await;
+            namespace.replace(&config_map("routes", [("a", "2"), ("taken", "2")])).await;
+            sidecar.holds([("a", "2"), ("taken/foreign", "theirs")]).await;
+            assert_eq!(sidecar.lines_with(&["cannot write", "taken"]).len(), 1);
+            fs::rename(workspace.path("taken"), workspace.beside("moved")).expect("the directory can be moved away");
+            sidecar.holds([("a", "2"), ("taken", "2")]).await;
+            sidecar.says("what had failed is done").await;
+        });
+    }
+}
+
+#[test]
+fn unwritable_path_causes_no_further_list() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        workspace.write("taken/foreign", "theirs");
+        namespace.create(&config_map("routes", [("a", "1"), ("taken", "1")])).await;
+        let sidecar = Launch::within(&namespace, &workspace).args(["--log-level", "debug"]).start();
+        sidecar.holds([("a", "1"), ("taken/foreign", "theirs")]).await;
+        let tries = || match sidecar.lines_with(&["cannot write", "taken"]).len() {
+            4.. => Ok(()),
+            count => Err(format!("{count} tries")),
+        };
+        sidecar.until("a third repetition", tries).await;
+        let lists = sidecar.lines_with(&["GET /api/v1/", "sendInitialEvents"]);
+        assert_eq!(lists.len(), 1, "{lists:?}");
+        // Deletion takes the content that waits along.
+        namespace.delete(&config_map("routes", [])).await;
+        sidecar.holds([("taken/foreign", "theirs")]).await;
+        sidecar.says("what had failed is done").await;
+        sidecar.terminate().await;
+    });
+}
+
+#[test]
+fn old_file_that_cannot_be_read_is_replaced() {
+    run(async {
+        let (namespace, workspace) = (Namespace::new().await, Workspace::new());
+        let content = "y".repeat(100_000);
+        fs::create_dir(workspace.dir()).expect("a directory");
+        namespace.create(&config_map("routes", [("large", content.as_str())])).await;
+        let (dir, image) = (workspace.dir().display().to_string(), workspace.beside("image").display().to_string());
+        // The blocks behind the end of the shortened image answer EIO.
+        let mounts = format!(
+            "truncate -s 8M '{image}'; mkfs.ext2 -q -b 1024 '{image}'; mount -o loop,errors=continue '{image}' '{dir}'
+             head -c 3000000 /dev/zero >'{dir}/filler'; head -c 100000 /dev/zero | tr '\\0' x >'{dir}/large'
+             sync -f '{dir}'; rm '{dir}/filler'
+             dd of='{dir}/large' oflag=nocache conv=notrunc,fdatasync count=0 2>/dev/null
+             truncate -s 2500000 '{image}'
+             if cat '{dir}/large' >/dev/null 2>&1; then exit 1; fi"
+        );
+        let sidecar = Launch::within(&namespace, &workspace).mounting(mounts).start();
+        sidecar.in_sync().await;
+        let read = fs::read_to_string(sidecar.sees(&workspace.path("large"))).expect("the new file");
+        assert!(read == content);
+        sidecar.terminate().await;
+    });
+}
+
+#[test]
 fn nothing_is_written_outside_dir() {
     run(async {
         let (namespace, workspace) = (Namespace::new().await, Workspace::new());
