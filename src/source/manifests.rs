@@ -25,8 +25,12 @@
 
 mod document;
 mod file;
+mod json;
 mod ledger;
 mod metadata;
+mod node;
+mod scalar;
+mod stream;
 mod text;
 mod watch;
 mod yaml;
@@ -47,8 +51,8 @@ use tokio::time::Instant;
 use self::document::{Found, Reader};
 use self::file::Identity;
 use self::ledger::{Ledger, Step};
+use self::node::Problem;
 use self::watch::Watch;
-use self::yaml::Problem;
 use crate::config::Selection;
 use crate::content::Spool;
 use crate::event::{Event, Scope, What};
@@ -262,21 +266,20 @@ impl Follower {
 }
 
 fn read(reader: &Reader, path: &Path) -> Reading {
-    let (mut file, identity) = match file::open(path) {
+    let (file, identity) = match file::open(path) {
         Ok(opened) => opened,
         Err(text) => return Reading::Broken(None, Problem::whole(text)),
     };
-    let read = reader.read(&mut (&file).take(file::FILE_BYTES_MAX), path);
+    let mut bytes = Vec::new();
+    let read = match (&file).take(file::FILE_BYTES_MAX).read_to_end(&mut bytes) {
+        Ok(_) => reader.read(&bytes, path),
+        Err(error) => Err(Problem::whole(error.to_string())),
+    };
     match (file::identify(&file), read) {
         (Ok(after), _) if after != identity => Reading::Unsettled,
         (Err(_), _) => Reading::Unsettled,
         (Ok(_), Ok(found)) => Reading::Good(identity, found),
-        (Ok(_), Err(mut problem)) => {
-            if problem.line.is_none() {
-                problem.line = file::line_not_utf8(&mut file).unwrap_or_default();
-            }
-            Reading::Broken(Some(identity), problem)
-        }
+        (Ok(_), Err(problem)) => Reading::Broken(Some(identity), problem),
     }
 }
 

@@ -8,13 +8,13 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::metadata::Metadata;
+use super::node::{Node, Problem, Value};
+use super::stream;
 use super::text::{decode, values};
-use super::yaml::{self, Node, Problem, Value};
 use crate::config::{Namespaces, Selection};
 use crate::content::Content;
 use crate::content::Spool;
@@ -48,17 +48,19 @@ enum Class {
 }
 
 impl Reader {
-    /// The selected objects of all documents. Documents of other kinds are passed over whatever is in them; for an object
-    /// that is not selected, so are its values. `path` is for the log.
+    /// Returns the selected objects of all documents. Skips documents of other kinds whatever is in them, and the values of
+    /// objects that are not selected. `path` is for the log.
     ///
     /// # Errors
     ///
-    /// Fails if the file is no YAML, or an object in it is one that the API server would refuse.
-    pub fn read(&self, source: &mut impl Read, path: &Path) -> Result<Vec<Found>, Problem> {
+    /// Fails if the file is neither YAML nor JSON, or an object in it is one that the API server would refuse.
+    pub fn read(&self, bytes: &[u8], path: &Path) -> Result<Vec<Found>, Problem> {
         let mut found = Vec::new();
-        for document in yaml::documents(source) {
-            self.collect(document?, None, path, &mut found)?;
-        }
+        stream::read(bytes, &mut |document| {
+            let before = found.len();
+            self.collect(document, None, path, &mut found)?;
+            Ok(found.len() > before)
+        })?;
         Ok(found)
     }
 
@@ -76,7 +78,7 @@ impl Reader {
     }
 
     fn class(&self, node: &Node, implied: Option<Kind>) -> Result<Class, Problem> {
-        let class = match (node.get("kind"), implied) {
+        let class = match (node.value.get("kind"), implied) {
             (None, Some(kind)) => return Ok(self.wanted(kind)),
             (None, None) => return Ok(Class::Other),
             (Some(kind), _) => match kind.as_text() {
@@ -86,7 +88,7 @@ impl Reader {
                 name => name.and_then(Kind::from_name).map_or(Class::Other, |kind| self.wanted(kind)),
             },
         };
-        match (&class, node.get("apiVersion")) {
+        match (&class, node.value.get("apiVersion")) {
             (Class::Other, _) => Ok(class),
             (_, Some(version)) if version.as_text() == Some("v1") => Ok(class),
             (_, Some(_)) => Ok(Class::Other),
@@ -176,6 +178,7 @@ fn items(node: Node) -> Result<Vec<Node>, Problem> {
     match items.value {
         Value::List(items) => Ok(items),
         Value::Null => Ok(Vec::new()),
+        Value::Refused(text) => Err(Problem::at(items.line, text)),
         other => Err(Problem::at(items.line, format!("items is {}, not a list", other.what()))),
     }
 }

@@ -122,22 +122,6 @@ pub fn has_just_been_made(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
 }
 
-/// The first line of a file that is not UTF-8, if there is one.
-///
-/// # Errors
-///
-/// Fails if the file can't be read.
-pub fn line_not_utf8(file: &mut File) -> io::Result<Option<u64>> {
-    use std::io::{BufRead as _, BufReader, Seek as _};
-    file.rewind()?;
-    for (line, bytes) in (1..).zip(BufReader::new(file).split(b'\n')) {
-        if std::str::from_utf8(&bytes?).is_err() {
-            return Ok(Some(line));
-        }
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -180,12 +164,5 @@ mod tests {
         }
         assert_eq!(look(&path("large")), Err("this is larger than 32 MiB; split it".to_owned()));
         assert_eq!(open(&path("link")).map(|(_, identity)| Some(identity)), look(&path("file")));
-    }
-
-    #[test]
-    fn the_line_that_is_no_text_is_found() {
-        let mut file = tempfile::tempfile().expect("a file");
-        std::io::Write::write_all(&mut file, b"a: b\n\xc3\xa4: c\nd: \xff\n").expect("written");
-        assert_eq!(line_not_utf8(&mut file).expect("readable"), Some(3));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::document::Found;
 use super::file::Identity;
-use super::yaml::Problem;
+use super::node::Problem;
 use crate::event::What;
 use crate::object::ObjectKey;
 use crate::printable;

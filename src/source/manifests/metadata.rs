@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::node::{Node, Problem, Value};
 use super::text::{Text, string, texts};
-use super::yaml::{Node, Problem, Value};
 use crate::source::selector;
 
 /// The part of an object's metadata that matters.

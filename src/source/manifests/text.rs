@@ -6,7 +6,7 @@ use std::fmt::Display;
 use base64::alphabet;
 use base64::engine::{Engine as _, GeneralPurpose, GeneralPurposeConfig};
 
-use super::yaml::{Node, Problem, Value};
+use super::node::{Node, Problem, Value};
 
 /// The server's base64: padded, and lenient about the bits that the padding cuts off.
 const BASE64: GeneralPurpose =
@@ -57,7 +57,8 @@ pub fn string(node: Node, name: impl Display) -> Result<Text, Problem> {
     match node.value {
         Value::Text(value) => Ok(Text { line, value }),
         Value::Null => Ok(Text { line, value: String::new() }),
-        Value::Plain(what, _) => Err(Problem::at(line, format!("{name} is {what}, not a string; put it in quotes"))),
+        Value::Refused(text) => Err(Problem::at(line, format!("{name} cannot be read: {text}"))),
+        Value::Plain(what) => Err(Problem::at(line, format!("{name} is {what}, not a string; put it in quotes"))),
         other => Err(Problem::at(line, format!("{name} is {}, not a string; write it as a block (|)", other.what()))),
     }
 }

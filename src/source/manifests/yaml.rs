@@ -1,367 +1,386 @@
-//! YAML documents as they were written: every node with its line, nothing decided yet. JSON is YAML, too.
+//! One YAML document as kubectl reads it, which is YAML 1.1 by the rules of go-yaml v2.
 //!
-//! Plain scalars are read as Kubernetes reads them (YAML 1.1 booleans, numbers), so that what a manifest means here is what
-//! it means to a cluster. A key that is a number or a boolean becomes its text, as on the way to an API server.
+//! Only what can be ours becomes nodes; the parser's events of all else are passed over, as deep and as many as there are. The
+//! events of anchored nodes are recorded, and an alias replays them if what it stands for is kept.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io::{self, Read};
+use std::collections::HashMap;
+use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::options::NonFiniteFloatPolicy;
-use serde_saphyr::{DuplicateKeyPolicy, Localizer, Location, Options, Spanned, UserMessageFormatter};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-/// What is wrong with a file, and where; one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// From 1; absent if it is about the file as a whole.
-    pub line: Option<u64>,
-    pub text: String,
-}
+use super::node::{Budget, DEPTH_MAX, Entry, Key, Node, Problem, Shape, TOO_DEEP, TOO_MUCH_ALIASED, Value, refusal};
+use super::scalar::{self, Plain};
 
-impl Problem {
-    pub fn at(line: u64, text: impl Into<String>) -> Self {
-        Self { line: Some(line), text: text.into() }
-    }
+/// The deepest nesting that go-yaml reads.
+const NESTING_MAX: usize = 10_000;
 
-    pub fn whole(text: impl Into<String>) -> Self {
-        Self { line: None, text: text.into() }
-    }
-}
+/// The most events that are recorded of the anchors of a document.
+const RECORDED_MAX: usize = 250_000;
 
-/// One node of a document.
-#[derive(Debug)]
-pub struct Node {
-    pub line: u64,
-    pub value: Value,
-}
+/// The most anchors of a document.
+const ANCHORS_MAX: usize = 100_000;
 
-#[derive(Debug)]
-pub enum Value {
-    Null,
-    Text(String),
-    /// What is neither text nor a container, by what it is and as a key would be written.
-    Plain(&'static str, String),
-    List(Vec<Node>),
-    /// In the order of the document; a key may stand in it twice.
-    Map(Vec<(Node, Node)>),
-}
+const TAG: &str = "has a tag that kubectl reads in its own manner; remove the tag";
+const MERGE: &str = "a merge key (<<) takes a map or a list of maps";
 
-impl Value {
-    /// What the value is, with an article.
-    pub fn what(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Text(_) => "a string",
-            Self::Plain(what, _) => what,
-            Self::List(_) => "a list",
-            Self::Map(_) => "a map",
-        }
-    }
-}
-
-impl Node {
-    /// The value of a key in a map, the first one if there are several.
-    pub fn get(&self, key: &str) -> Option<&Node> {
-        let Value::Map(pairs) = &self.value else { return None };
-        pairs.iter().find(|(name, _)| name.as_key() == Some(key)).map(|(_, value)| value)
-    }
-
-    pub fn as_text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn as_key(&self) -> Option<&str> {
-        match &self.value {
-            Value::Text(text) | Value::Plain(_, text) => Some(text),
-            Value::Null | Value::List(_) | Value::Map(_) => None,
-        }
-    }
-
-    /// The fields of a map, each with the line of its key. Null is an empty map. `name` is what messages call the map.
-    pub fn into_fields(self, name: &str) -> Result<BTreeMap<String, Node>, Problem> {
-        let pairs = match self.value {
-            Value::Map(pairs) => pairs,
-            Value::Null => Vec::new(),
-            other => return Err(Problem::at(self.line, format!("{name} is {}, not a map", other.what()))),
-        };
-        let mut fields = BTreeMap::new();
-        for (key, Node { value, .. }) in pairs {
-            let line = key.line;
-            let Some(text) = key.as_key() else {
-                return Err(Problem::at(line, format!("a key of {name} is {}, not a string", key.value.what())));
-            };
-            if fields.insert(text.to_owned(), Node { line, value }).is_some() {
-                return Err(Problem::at(line, format!("{text:?} stands twice in {name}; remove one")));
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// The documents of a file, one at a time; those that are empty are left out. After an error there is no more to expect.
+/// Reads a document that begins at this line of its file. An empty document is nothing.
 ///
-/// The parser's limits on depth, number of nodes and expansion of aliases are on, for each document on its own.
-pub fn documents(reader: &mut impl Read) -> impl Iterator<Item = Result<Node, Problem>> + '_ {
-    serde_saphyr::read_with_options(reader, options()).map(|document| document.map_err(|error| problem(&error)))
-}
-
-fn options() -> Options {
-    serde_saphyr::options! {
-        // What is not ours may have duplicate keys; in what is ours `into_fields` finds them.
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
-        // The parser would hold back no more than a few dozen lines of comment in a row, and refuse the file otherwise.
+/// # Errors
+///
+/// Fails if this is no YAML, or no single document.
+pub fn read(text: &str, first_line: u64, budget: &mut Budget) -> Result<Option<Node>, Problem> {
+    let options = granit_parser::options! {
         emit_comments: false,
-        // A message must never show a piece of the file: it may be a Secret.
-        with_snippet: false,
-    }
+        flow_nesting_limit: NESTING_MAX,
+        block_nesting_limit: NESTING_MAX,
+    };
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut composer = Composer { parser, first_line, budget, tape: Tape::default(), replays: Vec::new() };
+    composer.document()
 }
 
-fn problem(error: &serde_saphyr::Error) -> Problem {
-    match error {
-        serde_saphyr::Error::IOError { cause } if cause.kind() == io::ErrorKind::InvalidData => {
-            Problem::whole("this is not UTF-8 text")
+/// A step of a document.
+#[derive(Clone, Debug)]
+struct Step<'t> {
+    line: u64,
+    kind: StepKind<'t>,
+}
+
+#[derive(Clone, Debug)]
+enum StepKind<'t> {
+    Scalar(Cow<'t, str>, Style),
+    List,
+    Map,
+    End,
+    Alias(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Plain,
+    /// In quotes or a block, or with a tag that makes it a string.
+    Text,
+    /// With another tag.
+    Tagged,
+}
+
+/// The steps of anchored nodes.
+#[derive(Debug, Default)]
+struct Tape<'t> {
+    steps: Vec<Step<'t>>,
+    text_bytes: usize,
+    /// The anchors whose nodes are not over yet, outermost first.
+    open: Vec<OpenAnchor>,
+    anchors: HashMap<usize, Recorded>,
+    depth: usize,
+    seen: usize,
+}
+
+#[derive(Debug)]
+struct OpenAnchor {
+    id: usize,
+    depth: usize,
+    start: usize,
+    text_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Recorded {
+    steps: Range<usize>,
+    text_bytes: usize,
+}
+
+impl<'t> Tape<'t> {
+    /// Takes a step, of a node with this anchor if that is not 0.
+    fn record(&mut self, step: &Step<'t>, anchor: usize) {
+        if matches!(step.kind, StepKind::End) {
+            self.depth -= 1;
         }
-        serde_saphyr::Error::IOError { cause } => Problem::whole(cause.to_string()),
-        error => Problem {
-            line: error.location().map(|location| location.line()),
-            text: error.render_with_formatter(&UserMessageFormatter.with_localizer(&Bare)),
-        },
-    }
-}
-
-/// Leaves the location out of messages: it stands before them.
-struct Bare;
-
-impl Localizer for Bare {
-    fn attach_location<'a>(&self, base: Cow<'a, str>, _: Location) -> Cow<'a, str> {
-        base
-    }
-
-    fn alias_used_at(&self, _: Location) -> String {
-        String::new()
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let node = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { line: node.referenced.line(), value: node.value })
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue)
-    }
-}
-
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Plain("a boolean", value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Plain("a number", value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Plain("a number", value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Plain("a number", value.to_string()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::Text(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some(node) = list.next_element()? {
-            nodes.push(node);
+        if anchor > 0 {
+            self.seen += 1;
+            let open =
+                OpenAnchor { id: anchor, depth: self.depth, start: self.steps.len(), text_bytes: self.text_bytes };
+            self.open.push(open);
         }
-        Ok(Value::List(nodes))
+        if !self.open.is_empty() && self.steps.len() < RECORDED_MAX {
+            if let StepKind::Scalar(text, _) = &step.kind {
+                self.text_bytes += text.len();
+            }
+            self.steps.push(step.clone());
+        }
+        if matches!(step.kind, StepKind::List | StepKind::Map) {
+            self.depth += 1;
+        } else if self.open.last().is_some_and(|open| open.depth == self.depth) {
+            self.close();
+        }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
+    /// Ends the innermost anchor. One that was not recorded to its end is not kept.
+    fn close(&mut self) {
+        let Some(OpenAnchor { id, start, text_bytes, .. }) = self.open.pop() else { return };
+        if self.steps.len() < RECORDED_MAX {
+            let recorded = Recorded { steps: start..self.steps.len(), text_bytes: self.text_bytes - text_bytes };
+            self.anchors.insert(id, recorded);
         }
-        Ok(Value::Map(pairs))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
+/// Makes nodes of the events of a document.
+struct Composer<'t, 'b> {
+    parser: Parser<'t, StrInput<'t>>,
+    first_line: u64,
+    budget: &'b mut Budget,
+    tape: Tape<'t>,
+    /// What is left to replay of the aliases that are being followed, outermost first.
+    replays: Vec<Range<usize>>,
+}
 
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(text: &[u8]) -> Result<Vec<Node>, Problem> {
-        documents(&mut &text[..]).collect()
+impl<'t> Composer<'t, '_> {
+    fn document(&mut self) -> Result<Option<Node>, Problem> {
+        let Some(step) = self.event()? else { return Ok(None) };
+        let line = step.line;
+        let value = self.value(step, Shape::Object, 0)?;
+        if let Some(Step { line, .. }) = self.event()? {
+            return Err(Problem::at(line, "kubectl ignores a document behind ...; begin it with ---"));
+        }
+        Ok(Some(Node { line, value }).filter(|node| !matches!(node.value, Value::Null)))
     }
 
-    /// A node in a notation that a table can hold.
-    fn show(node: &Node) -> String {
-        match &node.value {
-            Value::Null => "null".to_owned(),
-            Value::Text(text) => format!("{text:?}"),
-            Value::Plain(_, text) => format!("<{text}>"),
-            Value::List(nodes) => format!("[{}]", nodes.iter().map(show).collect::<Vec<_>>().join(" ")),
-            Value::Map(pairs) => {
-                let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{}:{}", show(key), show(value))).collect();
-                format!("{{{}}}", pairs.join(" "))
+    /// Returns the next step that the parser sees, or nothing at the end.
+    fn event(&mut self) -> Result<Option<Step<'t>>, Problem> {
+        while let Some(event) = self.parser.next_event() {
+            let (event, span) = event.map_err(|error| self.problem(&error))?;
+            let (kind, anchor) = match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    (StepKind::Scalar(text, self::style(style, tag.as_deref())), anchor)
+                }
+                Event::SequenceStart(_, anchor, _) => (StepKind::List, anchor),
+                Event::MappingStart(_, anchor, _) => (StepKind::Map, anchor),
+                Event::SequenceEnd | Event::MappingEnd => (StepKind::End, 0),
+                Event::Alias(anchor) => (StepKind::Alias(anchor), 0),
+                _ => continue,
+            };
+            let step = Step { line: self.line(span.start.line()), kind };
+            self.tape.record(&step, anchor);
+            if self.tape.seen > ANCHORS_MAX {
+                return Err(Problem::at(
+                    step.line,
+                    format!("there are more than {ANCHORS_MAX} anchors; split the file"),
+                ));
+            }
+            return Ok(Some(step));
+        }
+        Ok(None)
+    }
+
+    /// Returns the next step of a node that is not over.
+    fn step(&mut self) -> Result<Step<'t>, Problem> {
+        if let Some(step) = self.replays.last_mut().and_then(Iterator::next) {
+            return Ok(self.tape.steps[step].clone());
+        }
+        self.event()?.ok_or_else(|| Problem::whole("the document ends too early"))
+    }
+
+    fn line(&self, line: usize) -> u64 {
+        self.first_line + u64::try_from(line).unwrap_or(u64::MAX).saturating_sub(1)
+    }
+
+    fn problem(&self, error: &ScanError) -> Problem {
+        Problem::at(self.line(error.marker().line()), format!("this is not YAML: {}", error.kind()))
+    }
+
+    fn value(&mut self, step: Step<'t>, shape: Shape, depth: usize) -> Result<Value, Problem> {
+        match step.kind {
+            StepKind::Scalar(_, Style::Tagged) => Ok(Value::Refused(TAG)),
+            StepKind::Scalar(text, style) => Ok(match (style, scalar::plain(&text)) {
+                (Style::Plain, Plain::Null) => Value::Null,
+                (Style::Plain, Plain::Boolean(_)) => Value::Plain("a boolean"),
+                (Style::Plain, Plain::Number) => Value::Plain("a number"),
+                _ => Value::Text(text.into_owned()),
+            }),
+            StepKind::List if shape.keeps_list() && depth < DEPTH_MAX => Ok(Value::List(self.list(depth)?)),
+            StepKind::Map if shape.keeps_map() && depth < DEPTH_MAX => Ok(Value::Map(self.map(shape, depth)?)),
+            StepKind::List => {
+                self.skip()?;
+                Ok(if shape.keeps_list() { Value::Refused(TOO_DEEP) } else { Value::List(Vec::new()) })
+            }
+            StepKind::Map => {
+                self.skip()?;
+                Ok(if shape.keeps_map() { Value::Refused(TOO_DEEP) } else { Value::Map(Vec::new()) })
+            }
+            StepKind::Alias(anchor) => self.alias(anchor, step.line, shape, depth),
+            StepKind::End => Err(Problem::at(step.line, "a value is missing")),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Node>, Problem> {
+        let mut items = Vec::new();
+        loop {
+            let step = self.step()?;
+            if matches!(step.kind, StepKind::End) {
+                return Ok(items);
+            }
+            let (line, before) = (step.line, self.budget.clone());
+            if !self.budget.admits_item(&mut items, line) {
+                self.pass(&step)?;
+                continue;
+            }
+            let value = self.value(step, Shape::Object, depth + 1)?;
+            let value = self.budget.prune(value, &before);
+            items.push(Node { line, value });
+        }
+    }
+
+    fn map(&mut self, shape: Shape, depth: usize) -> Result<Vec<Entry>, Problem> {
+        let mut entries = Vec::new();
+        loop {
+            let step = self.step()?;
+            let line = step.line;
+            match &step.kind {
+                StepKind::End => return Ok(entries),
+                StepKind::Scalar(text, Style::Plain) if text == "<<" => {
+                    let step = self.step()?;
+                    self.merge(step, line, shape, depth + 1, &mut entries)?;
+                    continue;
+                }
+                _ => {}
+            }
+            let key = self.key(step)?;
+            let (step, field) = (self.step()?, field(shape, &key));
+            if field == Shape::Skipped || !self.budget.admits_entry(&mut entries, line) {
+                self.pass(&step)?;
+                continue;
+            }
+            let value = self.value(step, field, depth + 1)?;
+            entries.push(Entry { line, key, value, merged: false });
+        }
+    }
+
+    fn key(&mut self, step: Step<'t>) -> Result<Key, Problem> {
+        Ok(match step.kind {
+            StepKind::Scalar(_, Style::Tagged) => Key::Refused(TAG),
+            StepKind::Scalar(text, Style::Plain) => scalar::key(text),
+            StepKind::Scalar(text, Style::Text) => Key::Text(text.into_owned()),
+            StepKind::Alias(anchor) => match self.recorded(anchor, step.line)? {
+                None => Key::Refused(TOO_MUCH_ALIASED),
+                Some(Recorded { steps, .. }) => match self.tape.steps[steps.start].clone() {
+                    head @ Step { kind: StepKind::Scalar(..), .. } => return self.key(head),
+                    Step { kind: StepKind::List, .. } => Key::Other("a list, not a string"),
+                    _ => Key::Other("a map, not a string"),
+                },
+            },
+            StepKind::List => {
+                self.skip()?;
+                Key::Other("a list, not a string")
+            }
+            StepKind::Map | StepKind::End => {
+                self.skip()?;
+                Key::Other("a map, not a string")
+            }
+        })
+    }
+
+    /// Adds what a merge key brings, in the order in which go-yaml writes it: the first of several maps is the last.
+    fn merge(
+        &mut self,
+        step: Step<'t>,
+        line: u64,
+        shape: Shape,
+        depth: usize,
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), Problem> {
+        let is_list = matches!(step.kind, StepKind::List);
+        let mut maps = Vec::new();
+        if is_list {
+            loop {
+                let step = self.step()?;
+                if matches!(step.kind, StepKind::End) {
+                    break;
+                }
+                maps.push(self.value(step, shape, depth)?);
+            }
+        } else {
+            maps.push(self.value(step, shape, depth)?);
+        }
+        for value in maps.into_iter().rev() {
+            match value {
+                Value::Map(merged) => {
+                    entries.extend(merged.into_iter().map(|entry| Entry { line, merged: true, ..entry }));
+                }
+                Value::Refused(text) => entries.push(refusal(line, text)),
+                _ => entries.push(refusal(line, MERGE)),
             }
         }
+        Ok(())
     }
 
-    #[test]
-    fn scalars_are_what_kubernetes_takes_them_for() {
-        let cases = [
-            ("a: b", r#"{"a":"b"}"#),
-            ("a: 5", r#"{"a":<5>}"#),
-            ("a: -5", r#"{"a":<-5>}"#),
-            ("a: 0x1F", r#"{"a":<31>}"#),
-            ("a: 1.5", r#"{"a":<1.5>}"#),
-            ("a: .inf", r#"{"a":<inf>}"#),
-            ("a: yes", r#"{"a":<true>}"#),
-            ("a: Off", r#"{"a":<false>}"#),
-            ("a: 'yes'", r#"{"a":"yes"}"#),
-            ("a: !!str 5", r#"{"a":"5"}"#),
-            ("a: 2024-05-06", r#"{"a":"2024-05-06"}"#),
-            ("a: 12:30:45", r#"{"a":"12:30:45"}"#),
-            ("a:", r#"{"a":null}"#),
-            ("a: ~", r#"{"a":null}"#),
-            ("a: ''", r#"{"a":""}"#),
-            ("a: |\n  x\n  y\n", r#"{"a":"x\ny\n"}"#),
-            ("a: >-\n  x\n  y\n", r#"{"a":"x y"}"#),
-            ("8080: x", r#"{<8080>:"x"}"#),
-            ("no: x", r#"{<false>:"x"}"#),
-            ("? [a]\n: b", r#"{["a"]:"b"}"#),
-            ("a: &x {p: q}\nb: *x\nc: {<<: *x, r: s}", r#"{"a":{"p":"q"} "b":{"p":"q"} "c":{"r":"s" "p":"q"}}"#),
-            ("a: 1\na: 2", r#"{"a":<1> "a":<2>}"#),
-            ("\u{feff}a: b\r\nc: d\r\n", r#"{"a":"b" "c":"d"}"#),
-        ];
-        for (text, expected) in cases {
-            let nodes = read(text.as_bytes()).expect(text);
-            assert_eq!(nodes.iter().map(show).collect::<Vec<_>>(), [expected], "{text}");
+    /// Returns what an alias stands for, so far as it is kept.
+    fn alias(&mut self, anchor: usize, line: u64, shape: Shape, depth: usize) -> Result<Value, Problem> {
+        let Some(Recorded { steps, text_bytes }) = self.recorded(anchor, line)? else {
+            return Ok(Value::Refused(TOO_MUCH_ALIASED));
+        };
+        let head = self.tape.steps[steps.start].clone();
+        let size = match &head.kind {
+            StepKind::List if !shape.keeps_list() => return Ok(Value::List(Vec::new())),
+            StepKind::Map if !shape.keeps_map() => return Ok(Value::Map(Vec::new())),
+            _ => steps.len() + text_bytes,
+        };
+        if !self.budget.take_aliased(size) {
+            return Ok(Value::Refused(TOO_MUCH_ALIASED));
+        }
+        self.replays.push(steps.start + 1..steps.end);
+        let value = self.value(head, shape, depth);
+        self.replays.pop();
+        value
+    }
+
+    /// Returns the recorded node of an alias, or nothing if it was too large.
+    fn recorded(&self, anchor: usize, line: u64) -> Result<Option<Recorded>, Problem> {
+        if self.tape.open.iter().any(|open| open.id == anchor) {
+            return Err(Problem::at(line, "an alias stands within the value of its own anchor; write the value out"));
+        }
+        Ok(self.tape.anchors.get(&anchor).cloned())
+    }
+
+    /// Passes over a node whose first step this is.
+    fn pass(&mut self, step: &Step<'t>) -> Result<(), Problem> {
+        match step.kind {
+            StepKind::List | StepKind::Map => self.skip(),
+            StepKind::Alias(anchor) => self.recorded(anchor, step.line).map(|_| ()),
+            StepKind::Scalar(..) | StepKind::End => Ok(()),
         }
     }
 
-    #[test]
-    fn json_is_read_with_its_escapes_and_tabs() {
-        let text = "{\n\t\"a\":\t\"\\u00e9 \\ud83d\\ude00 \\/ \\u003c\\n\\t\",\r\n\t\"b\":[1,\tnull,true]\n}\n";
-        let nodes = read(text.as_bytes()).expect("valid");
-        assert_eq!(nodes.iter().map(show).collect::<Vec<_>>(), [r#"{"a":"é 😀 / <\n\t" "b":[<1> null <true>]}"#]);
-        assert_eq!(nodes[0].get("b").map(|node| node.line), Some(3));
-    }
-
-    #[test]
-    fn lines_count_through_all_documents_and_empty_ones_are_left_out() {
-        let text = "# nothing\n---\n---\na: b\n---\nnull\n--- # also nothing\n...\n---\nc:\n  d: |\n    x\n  e: 1\n";
-        let nodes = read(text.as_bytes()).expect("valid");
-        assert_eq!(nodes.iter().map(|node| node.line).collect::<Vec<_>>(), [4, 10]);
-        let line = nodes[1].get("c").and_then(|c| c.get("e")).map(|node| node.line);
-        assert_eq!(line, Some(13));
-    }
-
-    #[test]
-    fn what_is_no_yaml_is_an_error_with_its_line() {
-        let cases: [(&[u8], u64); 8] = [
-            (b"a: b\n c: d\n", 2),
-            (b"a: b\n---\nc: 'd\ne: f\n", 3),
-            (b"a:\n\tb: c\n", 2),
-            (b"a: 1\nb: @c\n", 2),
-            (b"a: 1\nb: *c\n", 2),
-            (b"{\"a\": 1}\n{\"b\": 2}\n", 2),
-            (b"a:\n  b: [\n", 2),
-            (b"a: !!int x\n", 1),
-        ];
-        for (text, line) in cases {
-            let shown = String::from_utf8_lossy(text);
-            let error = read(text).expect_err(&shown);
-            assert_eq!(error.line, Some(line), "{shown}{error:?}");
-            assert!(!error.text.contains("line"), "{shown}{error:?}");
-        }
-        assert_eq!(read(b"a: \xff\xfe\n").expect_err("no text"), Problem::whole("this is not UTF-8 text"));
-    }
-
-    #[test]
-    fn a_comment_may_be_long_wherever_it_stands() {
-        let comment = "  # comment\n".repeat(1_000);
-        let text = format!(
-            "{comment}a:\n{comment}  - b\n{comment}  - c\n{comment}d:\n{comment}  e: {{\n{comment}  f: g}}\n{comment}"
-        );
-        let nodes = read(text.as_bytes()).expect("valid");
-        assert_eq!(nodes.iter().map(show).collect::<Vec<_>>(), [r#"{"a":["b" "c"] "d":{"e":{"f":"g"}}}"#]);
-    }
-
-    #[test]
-    fn an_alias_bomb_is_refused() {
-        let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
-        for (name, of) in ('b'..='i').zip('a'..) {
-            writeln!(bomb, "{name}: &{name} [{}]", vec![format!("*{of}"); 10].join(",")).expect("a string");
-        }
-        let error = read(bomb.as_bytes()).expect_err("a bomb");
-        assert!(error.text.starts_with("YAML document too large or too complex"), "{error:?}");
-    }
-
-    #[test]
-    fn a_nest_is_refused_before_the_stack_of_a_main_thread_ends() {
-        const STACK_BYTES: usize = 8 * 1024 * 1024;
-        let block = (0..2_000).map(|depth| " ".repeat(depth) + "a:\n").collect();
-        for text in ["[".repeat(20_000), "{a: ".repeat(20_000), "- ".repeat(20_000), block] {
-            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-            let refused = thread.spawn(move || read(text.as_bytes()).is_err()).expect("a thread").join();
-            assert!(refused.expect("no panic"));
-        }
-    }
-
-    #[test]
-    fn a_key_that_stands_twice_is_refused_where_it_stands_again() {
-        for text in ["{a: 1,\nb: 2,\na: 3}", "1: a\nb: c\n'1': d"] {
-            let node = read(text.as_bytes()).expect(text).remove(0);
-            assert_eq!(node.into_fields("data").expect_err(text).line, Some(3), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(
-            bytes in prop_oneof![
-                proptest::collection::vec(any::<u8>(), 0..200),
-                "([a-b:#&*!|>'\"{}\\[\\],?%@`~<0-9. \n\t-]|---\n|: |- ){0,60}".prop_map(String::into_bytes),
-            ],
-        ) {
-            if let Err(error) = read(&bytes) {
-                prop_assert!(!error.text.contains('\n'));
+    /// Passes over the rest of a list or map.
+    fn skip(&mut self) -> Result<(), Problem> {
+        let mut depth = 1_usize;
+        while depth > 0 {
+            let step = self.step()?;
+            match step.kind {
+                StepKind::List | StepKind::Map => depth += 1,
+                StepKind::End => depth -= 1,
+                StepKind::Alias(anchor) => self.recorded(anchor, step.line).map(|_| ())?,
+                StepKind::Scalar(..) => {}
             }
         }
+        Ok(())
+    }
+}
+
+/// Returns the shape of the value of a key. A key that no object can have is kept where it has to be refused.
+fn field(shape: Shape, key: &Key) -> Shape {
+    match key {
+        Key::Text(key) => shape.field(key),
+        Key::Other(_) | Key::Refused(_) => Shape::Leaf,
+    }
+}
+
+fn style(style: ScalarStyle, tag: Option<&Tag>) -> Style {
+    match tag {
+        Some(tag) if tag.is_yaml_core_schema_tag("str") || tag.handle() == "!" => Style::Text,
+        Some(_) => Style::Tagged,
+        None if style == ScalarStyle::Plain => Style::Plain,
+        None => Style::Text,
     }
 }

@@ -28,7 +28,7 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn read(&self, text: &str) -> Result<Vec<Found>, Problem> {
-        self.reader.read(&mut text.as_bytes(), Path::new("x.yaml"))
+        self.reader.read(text.as_bytes(), Path::new("x.yaml"))
     }
 
     /// Each object as `line kind namespace/name key=value …`.
@@ -301,11 +301,56 @@ fn keys_are_those_that_the_server_takes() {
     }
 }
 
+#[test]
+fn foreign_documents_in_a_file_do_not_limit_ours() {
+    let fixture = fixture();
+    let ours = document("ConfigMap", "data: {k: v}\n");
+    for other in [
+        "kind: Foo\ndata: [a]\nmetadata: {name: 5}\n".to_owned(),
+        format!("kind: Foo\nspec: {}{}\n", "{a: ".repeat(5_000), "}".repeat(5_000)),
+        format!("kind: Foo\nx: &x {{a: 1}}\nspec:\n{}", "- *x\n".repeat(1_000)),
+        format!("kind: Foo\ndata: {{{}}}\n", "a: 1,".repeat(500_100)),
+        "kind: Foo\nspec: 'a\u{2028}b'\n".to_owned(),
+    ] {
+        let found = fixture.read(&format!("{other}---\n{ours}")).expect("readable");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].object.entries[0].key, "k");
+    }
+}
+
+#[test]
+fn many_aliases_of_one_anchor_are_values() {
+    let keys: String = (0..2_000).map(|number| format!("  k{number}: *x\n")).collect();
+    let found = fixture().read(&document("ConfigMap", &format!("x: &x hello\ndata:\n{keys}"))).expect("readable");
+    assert_eq!(found[0].object.entries.len(), 2_000);
+    let uses: String = (0..40).map(|number| format!("  k{number}: *x\n")).collect();
+    let bomb = document("ConfigMap", &format!("x: &x {}\ndata:\n{uses}", "v".repeat(1 << 20)));
+    let problem = fixture().read(&bomb).expect_err("40 MiB are too many");
+    assert!(problem.line.is_some() && problem.text.contains("more than 32 MiB"), "{problem:?}");
+}
+
+#[test]
+fn json_lists_of_thousands_of_objects_are_read() {
+    let item = |number: usize| {
+        let value = "x".repeat(300);
+        format!(
+            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"n{number}","labels":{{"pick":""}}}},"data":{{"k":"{value}"}}}}"#
+        )
+    };
+    let items: Vec<_> = (0..9_000).map(item).collect();
+    let list = format!("{{\"apiVersion\":\"v1\",\"items\":[{}],\"kind\":\"List\"}}", items.join(","));
+    assert_eq!(fixture().read(&list).expect("readable").len(), 9_000);
+    let found = fixture().read(&items.join("\n")).expect("readable");
+    assert_eq!((found.len(), found[8_999].line), (9_000, 9_000));
+}
+
 /// As people write them.
-const TEXTS: [&str; 3] = [
+const TEXTS: [&str; 5] = [
     "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  labels: {pick: yes}\ndata:\n  k: |\n    text\n  'n': \"1\"\n---\nkind: Secret\n",
     r#"{"kind":"List","items":[{"kind":"Secret","metadata":{"name":"named"},"data":{"k":"dg=="},"stringData":{"s":"t"}}]}"#,
     "a: &a [1, 2]\nb: *a\nkind: ConfigMap\nmetadata: {name: named, annotations: {dir: x/y}}\nbinaryData: {b: /wA=}\n",
+    "{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"named\"}}\n{\"kind\":\"a\"}{\"kind\":\"Secret\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"named\"},\"data\":{\"k\":\"dg==\"}}\n",
+    "x: &x {a: b, c: &c d}\n...\n---\n\u{feff}apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: named}\ny: &y {e: f}\ndata: {<<: [*y, {g: h}], 0644: i, '1': *m}\n",
 ];
 
 #[test]
@@ -313,7 +358,7 @@ fn fuzz_manifests_with_faults_are_read_or_refused() {
     let fixture = std::panic::AssertUnwindSafe(fixture());
     bolero::check!().with_type::<Faults>().for_each(|faults| {
         let bytes = faulty(&TEXTS, faults);
-        for found in fixture.reader.read(&mut bytes.as_slice(), Path::new("x.yaml")).into_iter().flatten() {
+        for found in fixture.reader.read(&bytes, Path::new("x.yaml")).into_iter().flatten() {
             assert!(!found.object.key.name.is_empty(), "{}", bytes.escape_ascii());
         }
     });
