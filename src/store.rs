@@ -331,6 +331,7 @@ impl Store {
     fn put_in_place(&mut self, path: &RelPath, owner: &Arc<ObjectKey>, file: &mut Spooled) -> io::Result<Effect> {
         // 3.
         self.make_folders(path)?;
+        self.clear_own_folder(path)?;
         self.warn_if_foreign(path, owner)?;
         let place = Place::open(self.root.as_fd(), path)?;
         // 4.
@@ -561,6 +562,17 @@ impl Store {
                 );
             }
         }
+    }
+
+    /// Removes the empty directories that configbump made at the path of a file. Files of others kept them until now.
+    fn clear_own_folder(&mut self, path: &RelPath) -> io::Result<()> {
+        if !self.record.has_made(path.as_str()) {
+            return Ok(());
+        }
+        let prefix = format!("{path}/");
+        let below = self.record.folders().filter(|folder| folder.starts_with(&prefix)).map(str::to_owned);
+        let made: Vec<String> = [path.as_str().to_owned()].into_iter().chain(below).collect();
+        made.iter().rev().try_for_each(|folder| self.remove_if_unused(folder).map(drop))
     }
 
     /// Removes a folder if configbump made it and it is empty; whether it did.

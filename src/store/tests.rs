@@ -189,6 +189,18 @@ fn a_folder_at_a_files_place_stays_and_the_error_names_it() {
 }
 
 #[test]
+fn own_directories_make_way_once_files_of_others_leave() {
+    let mut fixture = Fixture::new(Prune::Owned);
+    fixture.write("a/b/c", b"1").expect("a write");
+    fs::write(fixture.at("a/b/foreign"), "").expect("a file of others");
+    fixture.remove("a/b/c").expect("a removal");
+    fixture.write("a", b"2").expect_err("a file of others is below it");
+    fs::remove_file(fixture.at("a/b/foreign")).expect("a file of others");
+    assert_eq!(fixture.write("a", b"2").expect("a write"), Effect::Written);
+    assert_eq!(fs::read(fixture.at("a")).expect("a file"), b"2");
+}
+
+#[test]
 fn folders_that_it_made_go_with_their_last_file_and_others_stay() {
     let mut fixture = Fixture::new(Prune::Owned);
     fs::create_dir(fixture.at("theirs")).expect("a folder");
