@@ -127,7 +127,7 @@ fn is_of_set(path: &Path) -> bool {
 fn walk(folder: &Path, relative: &Path, visit: &mut impl FnMut(&Path, &Path) -> io::Result<()>) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        Err(error) if is_of_change(error.kind()) => return,
         Err(error) => panic!("{}: {error}", folder.display()),
     };
     for entry in entries.map(|entry| entry.expect("an entry of a folder")) {
@@ -137,13 +137,18 @@ fn walk(folder: &Path, relative: &Path, visit: &mut impl FnMut(&Path, &Path) -> 
         }
         match visit(&relative, &path) {
             Ok(()) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(error) if is_of_change(error.kind()) => continue,
             Err(error) => panic!("{}: {error}", path.display()),
         }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(&path, &relative, visit);
         }
     }
+}
+
+/// Returns true if the error says that the path was removed, or that a file and a directory replaced each other.
+fn is_of_change(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
 /// Files by their path below DIR.
@@ -155,7 +160,8 @@ impl Files {
         Self(files.into_iter().map(|(path, content)| (path.into(), content.as_ref().to_vec())).collect())
     }
 
-    fn below(folder: &Path) -> Self {
+    /// Reads the files below a directory, but for the store's own and the trees of a set.
+    pub fn below(folder: &Path) -> Self {
         let mut files = Self::default();
         walk(folder, Path::new(""), &mut |relative, path| {
             if path.is_dir() {
@@ -166,6 +172,10 @@ impl Files {
             Ok(())
         });
         files
+    }
+
+    pub fn into_map(self) -> BTreeMap<String, Vec<u8>> {
+        self.0
     }
 
     pub fn contents(&self) -> impl Iterator<Item = &[u8]> {

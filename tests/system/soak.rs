@@ -267,6 +267,11 @@ impl Victim<'_> {
     }
 }
 
+/// Returns how long a random test goes on, in seconds.
+pub fn duration() -> u64 {
+    std::env::var(DURATION).map_or(60, |text| text.parse().expect("a number of seconds"))
+}
+
 /// Asks all endpoints, again and again, as long as the test's runtime runs.
 async fn poll(address: SocketAddr, answers: Rc<Cell<usize>>) {
     loop {
@@ -299,7 +304,7 @@ fn assert_flat(what: &str, moments: &[u64], slack: u64) {
 
 #[test]
 fn under_one_fault_after_the_other_the_directory_is_right_and_nothing_grows() {
-    let seconds = std::env::var(DURATION).map_or(60, |text| text.parse().expect("a number of seconds"));
+    let seconds = duration();
     let seed = fastrand::u64(..);
     println!("seed: {seed}");
     run(async {
