@@ -1,5 +1,5 @@
 # make test      installs what the tests need (tests/setup) and runs them all; `lint`, `count` (instructions), and `fuzz` are parts of it that
-#                stand alone, and `soak` is the longer form of one of the tests
+#                stand alone, and `soak` is the longer form of two of the tests
 # make build     builds the executable; `static` that of an image, `image` the image
 # make install   puts it, its manual page and its completions below PREFIX (and DESTDIR before that, for packages)
 # make bench     measures what the README says of speed and memory, `scale` what docs/scale.md begins with
@@ -67,7 +67,7 @@ fuzz: cargo
 	BOLERO_RANDOM_TEST_TIME_MS=$(FUZZ_MS) BOLERO_RANDOM_ITERATIONS=1000000000 cargo test --locked --lib fuzz_
 
 soak: cargo
-	$(RUN) CONFIGBUMP_SOAK_S=$(SOAK_S) cargo test --locked --test system -- soak:: --nocapture
+	$(RUN) CONFIGBUMP_SOAK_S=$(SOAK_S) cargo test --locked --test system -- soak:: random:: --nocapture
 
 bench: BENCHED =
 scale: BENCHED = -- scale

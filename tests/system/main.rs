@@ -70,6 +70,7 @@ mod processes;
 mod program;
 mod proxy;
 mod prune;
+mod random;
 mod readme;
 mod recipes;
 mod rollback;
