@@ -139,14 +139,21 @@ impl Failure {
     }
 }
 
+/// Form of the next list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListMethod {
+    Stream,
+    /// One list in pages, because a stream failed. The list after that is a stream again.
+    PagesOnce,
+    /// The server has said that it streams no lists.
+    Pages,
+}
+
 /// The state of following one scope.
 #[derive(Debug)]
 pub(super) struct Follow {
     ask: Ask,
-    /// Whether the next list is to be a stream.
-    streams: bool,
-    /// The server has said that it streams no lists.
-    never_streams: bool,
+    method: ListMethod,
     /// Whether the present answer has brought anything.
     progressed: bool,
     /// Whether the watch has come to a smaller version than it had.
@@ -163,8 +170,7 @@ impl Follow {
     pub fn new() -> Self {
         Self {
             ask: Ask::StreamedList,
-            streams: true,
-            never_streams: false,
+            method: ListMethod::Stream,
             progressed: false,
             went_back: false,
             failures: 0,
@@ -224,7 +230,9 @@ impl Follow {
         let completes = continue_token.is_empty();
         self.ask = if completes {
             // The next list, which is rare, finds out whether streams work again.
-            self.streams = !self.never_streams;
+            if self.method == ListMethod::PagesOnce {
+                self.method = ListMethod::Stream;
+            }
             Ask::Watch { version }
         } else {
             Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: Some(continue_token) }
@@ -240,10 +248,11 @@ impl Follow {
 
     /// Asks for a whole list next.
     pub fn relist(&mut self) {
-        self.ask = if self.streams {
-            Ask::StreamedList
-        } else {
-            Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: None }
+        self.ask = match self.method {
+            ListMethod::Stream => Ask::StreamedList,
+            ListMethod::PagesOnce | ListMethod::Pages => {
+                Ask::Page { objects_max: Some(PAGE_OBJECTS), continue_token: None }
+            }
         };
     }
 
@@ -262,8 +271,10 @@ impl Follow {
         if self.is_expired(failure) {
             return self.expired(jitter);
         }
-        if self.ask == Ask::StreamedList && self.gives_up_streams(failure) {
-            self.streams = false;
+        if self.ask == Ask::StreamedList
+            && let Some(method) = self.method_after(failure)
+        {
+            self.method = method;
             self.relist();
             return Duration::ZERO;
         }
@@ -303,21 +314,18 @@ impl Follow {
         if self.expirations <= IMMEDIATE_RELISTS_MAX { Duration::ZERO } else { self.back_off(jitter) }
     }
 
-    /// Returns true if the list is to come in pages after this failure of a streamed one.
-    fn gives_up_streams(&mut self, failure: &Failure) -> bool {
+    /// Returns the method that replaces the stream after this failure of a streamed list, or `None` for another stream.
+    fn method_after(&mut self, failure: &Failure) -> Option<ListMethod> {
         match failure {
             // 422: the feature is off (server 1.33); 400: unknown to it.
-            Failure::Status { status: Status { code: 400 | 422, .. }, .. } => {
-                self.never_streams = true;
-                true
-            }
+            Failure::Status { status: Status { code: 400 | 422, .. }, .. } => Some(ListMethod::Pages),
             // Its etcd is too old, or something failed this time.
-            Failure::Status { in_stream, .. } => *in_stream,
+            Failure::Status { in_stream, .. } => in_stream.then_some(ListMethod::PagesOnce),
             // Something in between does not let the end of the list through.
             Failure::Trouble { trouble, .. } => {
                 let began = self.progressed || matches!(trouble, Trouble::Silence | Trouble::Answer);
                 self.broken_streams = (self.broken_streams + u32::from(began)).min(BROKEN_STREAMS_MAX);
-                self.broken_streams >= BROKEN_STREAMS_MAX
+                (self.broken_streams >= BROKEN_STREAMS_MAX).then_some(ListMethod::PagesOnce)
             }
         }
     }
