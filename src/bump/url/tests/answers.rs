@@ -174,7 +174,7 @@ async fn an_error_never_shows_what_was_sent() -> Outcome {
         "bodysecret",
         "headersecret",
         "a-sh-ort-one",
-        "4711",
+        "4z1q",
         &encoded,
     ];
     for secret in secrets {
@@ -182,7 +182,7 @@ async fn an_error_never_shows_what_was_sent() -> Outcome {
             let server = Server::start(&answer(status, &format!("no: {secret} is wrong")), None)?;
             let mut options = UrlOptions::new(&server.url("/x?token=topsecret"));
             options.body = Some("{\"key\": \"bodysecret\"}".to_owned());
-            options.headers = ["X-Key: Bearer headersecret", "X-Token: Token a-sh-ort-one", "X-Pin: pin=4711"]
+            options.headers = ["X-Key: Bearer headersecret", "X-Token: Token a-sh-ort-one", "X-Pin: pin=4z1q"]
                 .map(str::to_owned)
                 .to_vec();
             options.user_file = Some(user.clone());
