@@ -28,6 +28,9 @@ const WAITING_MAX: usize = 1024;
 /// How long a thread without work stays, unless it is the last one.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
+/// How much of its stack the work uses at most, without optimization, where values are in reach.
+const USED_STACK_BYTES: usize = 48 * 1024;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Why work is not done.
@@ -192,6 +195,7 @@ impl Pool {
                 drop(state);
             }
             job();
+            overwrite_stack();
             state = self.lock();
         }
     }
@@ -222,6 +226,12 @@ impl Pool {
         // No work is done while the lock is held, and the state is whole at each step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Overwrites the stack that the work has used: the last block of a hash there can be a Secret's value.
+#[inline(never)]
+fn overwrite_stack() {
+    std::hint::black_box(&mut [0_u8; USED_STACK_BYTES]);
 }
 
 /// Logs once that a pool cannot grow, after releasing the lock.
