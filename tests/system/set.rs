@@ -255,8 +255,10 @@ fn the_other_layouts_are_sets_as_well() {
         one.create(&config_map("same", [("a.yaml", "1")])).await;
         two.create(&secret("same", [("a.yaml", b"1")])).await;
         let unique: Name = |namespace, object| format!("namespace_{}.{object}.a.yaml", namespace.name);
-        let tree: Name =
-            |namespace, object| format!("{}/{}/a.yaml", namespace.name, object.rsplit_once('_').expect("a kind").1);
+        let tree: Name = |namespace, object| {
+            let (kind, name) = object.rsplit_once('_').expect("a kind");
+            format!("{}/{kind}s/{name}/a.yaml", namespace.name)
+        };
         let workspaces = [("unique", unique), ("tree", tree)].map(|layout| (layout, Workspace::new()));
         let mut sidecars = Vec::new();
         for ((layout, path), workspace) in &workspaces {
