@@ -101,16 +101,13 @@ fn old_file_that_cannot_be_read_is_replaced() {
         fs::create_dir(workspace.dir()).expect("a directory");
         namespace.create(&config_map("routes", [("large", content.as_str())])).await;
         let (dir, image) = (workspace.dir().display().to_string(), workspace.beside("image").display().to_string());
-        // The blocks behind the end of the shortened image answer EIO.
-        let mounts = format!(
-            "truncate -s 8M '{image}'; mkfs.ext2 -q -b 1024 '{image}'; mount -o loop,errors=continue '{image}' '{dir}'
-             head -c 3000000 /dev/zero >'{dir}/filler'; head -c 100000 /dev/zero | tr '\\0' x >'{dir}/large'
-             sync -f '{dir}'; rm '{dir}/filler'
-             dd of='{dir}/large' oflag=nocache conv=notrunc,fdatasync count=0 2>/dev/null
-             truncate -s 2500000 '{image}'
-             if cat '{dir}/large' >/dev/null 2>&1; then exit 1; fi"
+        // A block whose checksum does not match answers EIO.
+        let damage = format!(
+            r#"head -c 100000 /dev/zero | tr '\0' x >'{dir}/large'; umount '{dir}'
+               perl -0777 -pi -e 's/x{{4096}}/"z" x 4096/e' '{image}'; mount -o loop '{image}' '{dir}'
+               if cat '{dir}/large' >/dev/null 2>&1; then exit 1; fi"#
         );
-        let sidecar = Launch::within(&namespace, &workspace).mounting(mounts).start();
+        let sidecar = Launch::within(&namespace, &workspace).prelude(on_btrfs(&workspace, &damage)).start();
         sidecar.in_sync().await;
         let read = fs::read_to_string(sidecar.sees(&workspace.path("large"))).expect("the new file");
         assert!(read == content);
