@@ -67,7 +67,7 @@ fuzz: cargo
 	BOLERO_RANDOM_TEST_TIME_MS=$(FUZZ_MS) BOLERO_RANDOM_ITERATIONS=1000000000 cargo test --locked --lib fuzz_
 
 soak: cargo
-	$(RUN) CONFIGBUMP_SOAK_S=$(SOAK_S) cargo test --locked --test system -- soak:: random:: --nocapture
+	$(RUN) CONFIGBUMP_SOAK_S=$(SOAK_S) cargo test --locked --test system -- soak:: random:: --include-ignored --nocapture
 
 bench: BENCHED =
 scale: BENCHED = -- scale
