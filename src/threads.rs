@@ -230,6 +230,7 @@ impl Pool {
 
 /// Overwrites the stack that the work has used: the last block of a hash there can be a Secret's value.
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what it overwrites")]
 fn overwrite_stack() {
     std::hint::black_box(&mut [0_u8; USED_STACK_BYTES]);
 }
