@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -108,8 +109,9 @@ pub(crate) fn make_later(new: (BorrowedFd<'_>, &str), old: (BorrowedFd<'_>, &str
     if identity(fresh) == identity(replaced) || modified(&fresh) > before {
         return Ok(());
     }
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let (tv_sec, tv_nsec) = (now.tv_sec, now.tv_nsec).max(after(before));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = (now.as_secs().try_into().unwrap_or_default(), i64::from(now.subsec_nanos()));
+    let (tv_sec, tv_nsec) = now.max(after(before));
     let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let times = Timestamps { last_access: unchanged, last_modification: Timespec { tv_sec, tv_nsec } };
     crash::point()?;
