@@ -62,6 +62,7 @@ impl Pipeline {
     /// guarding.
     fn hold_removal(&mut self, path: RelPath, owner: Arc<ObjectKey>) {
         self.unstage(&path);
+        self.store.drop_unwritten(&path);
         if self.store.may_have(&path) {
             self.removals.push(path, owner);
         }

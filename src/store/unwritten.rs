@@ -34,6 +34,11 @@ impl Store {
         self.unwritten.contains_key(path)
     }
 
+    /// Drops the content that waits for a path, because its object no longer wants the path.
+    pub fn drop_unwritten(&mut self, path: &RelPath) {
+        self.unwritten.remove(path);
+    }
+
     /// Tries again to write a path.
     ///
     /// # Errors
